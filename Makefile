@@ -1,0 +1,67 @@
+# make        what there is
+# make demo   the main job, on a real disk, on this machine
+# make test   everything that is tested; needs root, for it freezes filesystems
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME      ?= 30s
+BENCHCOUNT    ?= 7
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
+PKG      := github.com/prometheus/common/version
+LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
+BINARIES := quiesced quiesced-guard local-cpi
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo lint fuzz bench deps root clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the binaries into build/
+	@mkdir -p build
+	@for b in $(BINARIES) quiesced-demo; do CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/$$b ./cmd/$$b || exit 1; done
+
+test: root deps ## run every test, those that freeze real filesystems too (root)
+	@mkdir -p build
+	go vet ./...
+	@go test -race -count=1 -timeout 12m -v ./... > build/test.log 2>&1; status=$$?; \
+	grep -E '^(ok|FAIL|---? FAIL|panic:|# )' build/test.log; \
+	grep -qE '^ *--- SKIP' build/test.log && { grep -E '^ *--- SKIP' build/test.log; echo "a test was skipped"; status=1; }; \
+	[ $$status = 0 ] || { grep -vE '^(=== |ok |\?)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
+	exit $$status
+
+demo: root deps build ## show the main job on a real disk (root)
+	@build/quiesced-demo
+
+lint: ## check style and common mistakes
+	gofmt -l . | (! grep .)
+	go vet ./...
+	go run $(GOLANGCI_LINT) run
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@go list ./... | while read -r pkg; do \
+	  go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r target; do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	  done || exit 1; \
+	done
+
+bench: root deps build ## measure, and print ratios to the bare kernel calls (root)
+	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced | tee build/bench.log
+	@awk -f .ci/median.awk build/bench.log
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes loop devices, mounts filesystems and freezes them"; exit 1; }
+
+# What Debian packages the tests and the demonstration need; installed if missing.
+deps:
+	@missing=; \
+	command -v mkfs.ext4  >/dev/null || missing="$$missing e2fsprogs"; \
+	command -v mkfs.xfs   >/dev/null || missing="$$missing xfsprogs"; \
+	command -v mkfs.btrfs >/dev/null || missing="$$missing btrfs-progs"; \
+	command -v losetup    >/dev/null || missing="$$missing mount"; \
+	command -v gcc        >/dev/null || missing="$$missing gcc libc6-dev"; \
+	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
+
+clean: ## remove what was built
+	rm -rf build

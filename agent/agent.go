@@ -1,0 +1,329 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/guard"
+)
+
+// Observer is told what happened, for metrics. Its methods return at once.
+type Observer interface {
+	RunEnded(Report)
+	JournalFailed()
+}
+
+// Parts is what an Agent is built from.
+type Parts struct {
+	Settings Settings
+	Journal  Journal
+	Freezer  *quiesce.Freezer
+	System   quiesce.System
+	CPI      *cpi.Client // nil when no CPI is configured
+	Observer Observer
+	Log      *slog.Logger
+}
+
+// Agent takes snapshots, one run at a time.
+type Agent struct {
+	Parts
+	slot chan struct{} // holds one token while work holds the VM
+	jobs sync.WaitGroup
+
+	admit sync.Mutex // held while a request is matched with the runs there are
+
+	mu       sync.Mutex
+	holder   *holder           // guarded by mu: what holds the slot
+	runs     map[string]*Run   // guarded by mu: under way, or ended without a record
+	order    []string          // guarded by mu: ids of runs, oldest first
+	unsaved  map[string]Record // guarded by mu: records that the journal would not take
+	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
+	lifetime context.Context   // ends when the daemon stops
+	stop     context.CancelCauseFunc
+}
+
+// holder is the work that holds the VM.
+type holder struct {
+	work  string
+	run   *Run // nil for a deletion
+	since time.Time
+}
+
+// keptRuns bounds the runs kept in memory for those who still ask for them.
+const keptRuns = 64
+
+// New makes an agent. Recover must be called before the first request.
+func New(p Parts) *Agent {
+	a := &Agent{
+		Parts:   p,
+		slot:    make(chan struct{}, 1),
+		runs:    map[string]*Run{},
+		unsaved: map[string]Record{},
+	}
+	a.lifetime, a.stop = context.WithCancelCause(context.Background())
+	return a
+}
+
+// Close interrupts the run under way with ErrStopping, which thaws, and waits
+// until everything the agent started has ended.
+func (a *Agent) Close() {
+	a.stop(ErrStopping)
+	a.jobs.Wait()
+}
+
+// Take begins a run, or joins the one with the request's id, or finds its
+// report. It returns as soon as the run is begun; the run goes on when ctx
+// ends. Errors: *RefusedError, *BusyError, a journal that takes no record; in
+// each case nothing was touched.
+func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r, err := a.Settings.completed(r)
+	if err != nil {
+		a.observeRefusal(r)
+		return nil, err
+	}
+	a.admit.Lock()
+	defer a.admit.Unlock()
+	if run, err := a.known(r); run != nil || err != nil {
+		return run, err
+	}
+	if !a.Settings.Enabled {
+		return a.disabled(r), nil
+	}
+	if r.Wait {
+		return a.queue(r), nil
+	}
+	return a.start(r)
+}
+
+// known finds the run that has the request's id already.
+func (a *Agent) known(r Request) (*Run, error) {
+	run, err := a.Find(r.ID)
+	if errors.Is(err, ErrUnknownTask) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if report, ended := run.Report(); ended && report.Outcome == OutcomeRefused {
+		return nil, nil // nothing was touched: asking again is a new attempt
+	}
+	if !run.request.same(r) {
+		return nil, refuse("id", "%q was used for another request", r.ID)
+	}
+	return run, nil
+}
+
+// Find is the run with an id, under way or ended; ErrUnknownTask if none is
+// known.
+func (a *Agent) Find(id string) (*Run, error) {
+	a.mu.Lock()
+	run, ok := a.runs[id]
+	unsaved, waits := a.unsaved[id]
+	a.mu.Unlock()
+	switch {
+	case ok:
+		return run, nil
+	case waits:
+		return endedRun(unsaved), nil
+	}
+	record, ok, err := a.Journal.Get(id)
+	if err != nil {
+		return nil, a.journalFailed(err)
+	}
+	if !ok || record.Report == nil {
+		return nil, ErrUnknownTask
+	}
+	return endedRun(record), nil
+}
+
+// disabled answers as a director does: done, with nothing to show.
+func (a *Agent) disabled(r Request) *Run {
+	run := newRun(a.lifetime, r)
+	a.keep(run)
+	a.conclude(run, Report{Outcome: OutcomeDisabled, Asked: r.Level, Reached: LevelNone, Reason: "snapshots are disabled"})
+	return run
+}
+
+// start begins a run now or says what is in its way.
+func (a *Agent) start(r Request) (*Run, error) {
+	run := newRun(a.lifetime, r)
+	if err := a.acquire("run "+r.ID, run); err != nil {
+		return nil, err
+	}
+	p, err := a.begin(run)
+	if err != nil {
+		a.release()
+		a.observeRefusal(r)
+		return nil, err
+	}
+	a.keep(run)
+	a.jobs.Go(func() {
+		defer a.release()
+		p.perform()
+	})
+	return run, nil
+}
+
+// queue begins a run when the work that holds the VM has ended.
+func (a *Agent) queue(r Request) *Run {
+	run := newRun(a.lifetime, r)
+	run.setPhase(PhaseWaiting)
+	a.keep(run)
+	a.jobs.Go(func() {
+		if err := a.await("run "+r.ID, run); err != nil {
+			a.conclude(run, Report{Outcome: OutcomeCancelled, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
+			return
+		}
+		defer a.release()
+		p, err := a.begin(run)
+		if err != nil {
+			a.conclude(run, Report{Outcome: OutcomeRefused, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
+			return
+		}
+		p.perform()
+	})
+	return run
+}
+
+// begin plans the run and makes its record durable.
+func (a *Agent) begin(run *Run) (*performer, error) {
+	plan, err := a.plan(run.request)
+	if err != nil {
+		return nil, err
+	}
+	p := &performer{agent: a, run: run, record: Record{
+		Request: run.request,
+		Plan:    *plan,
+		Boot:    bootID(),
+		Started: run.started,
+		Phase:   PhasePrepare,
+	}}
+	if err := p.save(); err != nil {
+		return nil, refuse("", "cannot record the run before it begins: %w", err)
+	}
+	return p, nil
+}
+
+// Plan says what a request would do, and touches nothing.
+func (a *Agent) Plan(r Request) (*Plan, error) {
+	r, err := a.Settings.completed(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.plan(r)
+}
+
+// plan surveys the disks, checks that the daemon depends on none of what is to
+// be frozen, and decides.
+func (a *Agent) plan(r Request) (*Plan, error) {
+	disks, err := a.Settings.selected(r.Disks)
+	if err != nil {
+		return nil, err
+	}
+	if a.CPI == nil {
+		return nil, refuse("", "no CPI is configured (cpi.path)")
+	}
+	if err := a.CPI.Check(); err != nil {
+		return nil, &RefusedError{Err: err}
+	}
+	survey, err := a.System.Survey()
+	if err != nil {
+		return nil, err
+	}
+	fs, err := survey.Filesystems(disks)
+	if err != nil {
+		return nil, &RefusedError{Err: err}
+	}
+	plan, err := newPlan(r, &a.Settings, disks, fs)
+	if err != nil || !plan.Freezes() {
+		return plan, err
+	}
+	if err := survey.Independent(plan.Filesystems, a.Settings.Depends); err != nil {
+		return nil, &RefusedError{Err: err}
+	}
+	return plan, nil
+}
+
+// acquire takes the VM for a piece of work, or says what holds it.
+func (a *Agent) acquire(work string, run *Run) error {
+	select {
+	case a.slot <- struct{}{}:
+		a.setHolder(&holder{work: work, run: run, since: time.Now()})
+		return nil
+	default:
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	busy := &BusyError{Work: "other work", Since: time.Now()}
+	if h := a.holder; h != nil {
+		busy.Work, busy.Since = h.work, h.since
+		if h.run != nil {
+			busy.Phase = h.run.Phase()
+		}
+	}
+	return busy
+}
+
+// await takes the VM for a run as soon as it is free.
+func (a *Agent) await(work string, run *Run) error {
+	select {
+	case a.slot <- struct{}{}:
+		a.setHolder(&holder{work: work, run: run, since: time.Now()})
+		return nil
+	case <-run.ctx.Done():
+		return context.Cause(run.ctx)
+	}
+}
+
+func (a *Agent) release() {
+	a.setHolder(nil)
+	<-a.slot
+}
+
+func (a *Agent) setHolder(h *holder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holder = h
+}
+
+// keep makes a run findable by its id, and forgets the oldest ended ones.
+func (a *Agent) keep(run *Run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.runs[run.request.ID] = run
+	a.order = append(slices.DeleteFunc(a.order, func(id string) bool { return id == run.request.ID }), run.request.ID)
+	a.order = slices.DeleteFunc(a.order, func(id string) bool {
+		_, ended := a.runs[id].Report()
+		if len(a.runs) <= keptRuns || !ended {
+			return false
+		}
+		delete(a.runs, id)
+		return true
+	})
+}
+
+// conclude ends a run of which there is no record.
+func (a *Agent) conclude(run *Run, r Report) {
+	r.ID, r.Trigger, r.By = run.request.ID, run.request.Trigger, run.request.By
+	r.Started, r.Ended = run.started, time.Now()
+	run.end(r)
+	a.Observer.RunEnded(r)
+}
+
+func (a *Agent) observeRefusal(r Request) {
+	a.Observer.RunEnded(Report{ID: r.ID, Trigger: r.Trigger, Asked: r.Level, Outcome: OutcomeRefused})
+}
+
+func (a *Agent) journalFailed(err error) error {
+	a.Observer.JournalFailed()
+	return err
+}

@@ -1,0 +1,126 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// Caller makes one call over some transport. The error is an *Error when the
+// daemon answered with an exception, or did not answer (KindUnreachable).
+type Caller interface {
+	Call(ctx context.Context, method string, arguments ...any) (json.RawMessage, error)
+}
+
+// Client is the agent's methods over a Caller.
+type Client struct{ Caller Caller }
+
+// get makes a call and reads its value.
+func get[T any](ctx context.Context, c Client, method string, arguments ...any) (T, error) {
+	var into T
+	value, err := c.Caller.Call(ctx, method, arguments...)
+	if err != nil {
+		return into, err
+	}
+	if err := json.Unmarshal(value, &into); err != nil {
+		return into, fmt.Errorf("cannot read the answer to %s: %w", method, err)
+	}
+	return into, nil
+}
+
+// Info says who answers.
+func (c Client) Info(ctx context.Context) (Info, error) {
+	return get[Info](ctx, c, "info")
+}
+
+// Status says what the daemon is doing.
+func (c Client) Status(ctx context.Context) (Status, error) {
+	return get[Status](ctx, c, "status")
+}
+
+// Metrics is the exposition text.
+func (c Client) Metrics(ctx context.Context) (string, error) {
+	return get[string](ctx, c, "metrics")
+}
+
+// Take begins a run and returns its id.
+func (c Client) Take(ctx context.Context, r agent.Request) (string, error) {
+	return c.begin(ctx, "take_snapshot", wire.FromRequest(r))
+}
+
+// Plan says what a run would do.
+func (c Client) Plan(ctx context.Context, r agent.Request) (wire.Plan, error) {
+	return get[wire.Plan](ctx, c, "plan_snapshot", wire.FromRequest(r))
+}
+
+// Snapshots is the catalogue.
+func (c Client) Snapshots(ctx context.Context) ([]wire.Snapshot, error) {
+	return get[[]wire.Snapshot](ctx, c, "snapshots")
+}
+
+// Runs is the reports of the runs that ended, newest first.
+func (c Client) Runs(ctx context.Context) ([]wire.Report, error) {
+	return get[[]wire.Report](ctx, c, "runs")
+}
+
+// Report waits for a run to end.
+func (c Client) Report(ctx context.Context, id string) (wire.Report, error) {
+	return await[wire.Report](ctx, c, id)
+}
+
+// Cancel cancels a run and returns when it holds nothing any more.
+func (c Client) Cancel(ctx context.Context, id string) error {
+	_, err := get[string](ctx, c, "cancel_task", id)
+	return err
+}
+
+// Delete deletes a snapshot and waits until that has ended.
+func (c Client) Delete(ctx context.Context, cid string) error {
+	_, err := c.work(ctx, "delete_snapshot", cid)
+	return err
+}
+
+// DeleteAll deletes every snapshot and waits until that has ended.
+func (c Client) DeleteAll(ctx context.Context) ([]string, error) {
+	d, err := c.work(ctx, "delete_snapshots")
+	return d.CIDs, err
+}
+
+func (c Client) work(ctx context.Context, method string, arguments ...any) (Deleted, error) {
+	id, err := c.begin(ctx, method, arguments...)
+	if err != nil {
+		return Deleted{}, err
+	}
+	return await[Deleted](ctx, c, id)
+}
+
+// begin begins long work and returns its task's id.
+func (c Client) begin(ctx context.Context, method string, arguments ...any) (string, error) {
+	t, err := get[Task](ctx, c, method, arguments...)
+	if err == nil && t.ID == "" {
+		err = fmt.Errorf("cannot read the answer to %s: it names no task", method)
+	}
+	return t.ID, err
+}
+
+// await asks for a task until it has ended.
+func await[T any](ctx context.Context, c Client, id string) (T, error) {
+	var into T
+	for {
+		value, err := c.Caller.Call(ctx, "get_task", id)
+		if err != nil {
+			return into, err
+		}
+		var t Task
+		if json.Unmarshal(value, &t) == nil && t.State == "running" && t.ID == id {
+			continue
+		}
+		if err := json.Unmarshal(value, &into); err != nil {
+			return into, fmt.Errorf("cannot read the result of task %s: %w", id, err)
+		}
+		return into, nil
+	}
+}

@@ -1,0 +1,166 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// Call is one call, whatever transport it came by.
+type Call struct {
+	Method    string // without a transport's prefix
+	FullName  string // as it was called, for messages; Method when empty
+	Arguments []json.RawMessage
+	By        string // who calls, for the record
+}
+
+func (c Call) name() string {
+	if c.FullName != "" {
+		return c.FullName
+	}
+	return c.Method
+}
+
+// Handler answers calls. It is safe for concurrent use.
+type Handler struct {
+	Agent   *agent.Agent
+	Version string
+	Samples func(agent.Report) []wire.Sample // a run's metrics
+	Metrics func() (string, error)           // the exposition text
+	tasks   tasks
+}
+
+// method is one row of the table.
+type method struct {
+	arguments int // that it needs; more are passed over, as bosh-agent does
+	answer    func(*Handler, context.Context, Call) (any, error)
+}
+
+// methods is the table.
+func methods() map[string]method {
+	return map[string]method{
+		"info":             {0, (*Handler).info},
+		"status":           {0, (*Handler).status},
+		"metrics":          {0, (*Handler).metrics},
+		"take_snapshot":    {0, (*Handler).takeSnapshot},
+		"plan_snapshot":    {0, (*Handler).planSnapshot},
+		"snapshots":        {0, (*Handler).snapshots},
+		"runs":             {0, (*Handler).runs},
+		"delete_snapshot":  {1, (*Handler).deleteSnapshot},
+		"delete_snapshots": {0, (*Handler).deleteSnapshots},
+		"get_task":         {1, (*Handler).getTask},
+		"cancel_task":      {1, (*Handler).cancelTask},
+	}
+}
+
+// Methods lists the names of the methods.
+func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
+
+// Call answers one call. It returns within seconds but for get_task, which
+// waits up to TaskWait for the task's end, and cancel_task, which waits as long
+// for what the run holds to be set going.
+func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
+	m, ok := methods()[c.Method]
+	if !ok {
+		return nil, &Error{Kind: KindUnknownMethod, Message: "unknown message " + c.name()}
+	}
+	if len(c.Arguments) < m.arguments {
+		return nil, invalid(c, "Extracting method arguments from payload: Not enough arguments, expected %d, got %d", m.arguments, len(c.Arguments))
+	}
+	value, err := m.answer(h, ctx, c)
+	if err != nil {
+		return nil, actionFailed(c, err)
+	}
+	return value, nil
+}
+
+// invalid is an exception that bosh-agent knows too.
+func invalid(c Call, format string, args ...any) *Error {
+	return &Error{Message: "Action Failed " + c.name() + ": " + fmt.Sprintf(format, args...)}
+}
+
+// actionFailed puts an error into the words in which bosh-agent reports one.
+func actionFailed(c Call, err error) error {
+	if own, ok := err.(*Error); ok { //nolint:errorlint // made by a method for this very call
+		return own
+	}
+	return &Error{Kind: KindOf(err), Message: "Action Failed " + c.name() + ": " + err.Error(), Cause: err.Error()}
+}
+
+// text reads a call's argument that is a string.
+func text(c Call, at int) (string, error) {
+	var s string
+	if err := json.Unmarshal(c.Arguments[at], &s); err != nil {
+		return "", invalid(c, "Extracting method arguments from payload: Unmarshalling action argument: %v", err)
+	}
+	return s, nil
+}
+
+// Info is the answer to info.
+type Info struct {
+	Version  string   `json:"version"`
+	Methods  []string `json:"methods"`
+	Levels   []string `json:"levels"`
+	Enabled  bool     `json:"enable_snapshots"`
+	Instance Instance `json:"instance"`
+}
+
+// Instance is who the VM is.
+type Instance struct {
+	Deployment string `json:"deployment"`
+	Job        string `json:"job"`
+	Index      int    `json:"index"`
+	ID         string `json:"id"`
+	AgentID    string `json:"agent_id"`
+}
+
+func (h *Handler) info(context.Context, Call) (any, error) {
+	s := &h.Agent.Settings
+	info := Info{Version: h.Version, Methods: Methods(), Enabled: s.Enabled, Instance: Instance(s.Instance)}
+	for _, l := range agent.Levels() {
+		info.Levels = append(info.Levels, string(l))
+	}
+	return info, nil
+}
+
+// Status is the answer to status.
+type Status struct {
+	Version   string       `json:"version"`
+	Enabled   bool         `json:"enable_snapshots"`
+	Instance  Instance     `json:"instance"`
+	Work      string       `json:"work,omitempty"`
+	Phase     string       `json:"phase,omitempty"`
+	Since     *time.Time   `json:"since,omitempty"`
+	Last      *wire.Report `json:"last_run,omitempty"`
+	Snapshots int          `json:"snapshots"`
+	Unsaved   []string     `json:"unsaved_runs,omitempty"`
+	Stuck     []string     `json:"stuck,omitempty"`
+}
+
+func (h *Handler) status(context.Context, Call) (any, error) {
+	s, err := h.Agent.Status()
+	if err != nil {
+		return nil, err
+	}
+	w := Status{
+		Version: h.Version, Enabled: s.Enabled, Instance: Instance(s.Instance), Work: s.Work,
+		Phase: string(s.Phase), Snapshots: s.Snapshots, Unsaved: s.Unsaved, Stuck: s.Stuck,
+	}
+	if !s.Since.IsZero() {
+		since := s.Since.UTC()
+		w.Since = &since
+	}
+	if s.Last != nil {
+		last := wire.FromReport(*s.Last)
+		w.Last = &last
+	}
+	return w, nil
+}
+
+func (h *Handler) metrics(context.Context, Call) (any, error) { return h.Metrics() }

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// request reads the one optional argument of take_snapshot.
+func request(c Call) (agent.Request, error) {
+	r := agent.Request{}
+	if len(c.Arguments) > 0 {
+		var err error
+		if r, err = wire.ParseRequest(c.Arguments[0]); err != nil {
+			return r, invalid(c, "Extracting method arguments from payload: %v", err)
+		}
+	}
+	r.By = c.By
+	return r, nil
+}
+
+func (h *Handler) takeSnapshot(ctx context.Context, c Call) (any, error) {
+	r, err := request(c)
+	if err != nil {
+		return nil, err
+	}
+	run, err := h.Agent.Take(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return running(run.ID()), nil
+}
+
+func (h *Handler) planSnapshot(_ context.Context, c Call) (any, error) {
+	r, err := request(c)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := h.Agent.Plan(r)
+	if err != nil {
+		return nil, err
+	}
+	return wire.FromPlan(*plan), nil
+}
+
+func (h *Handler) snapshots(context.Context, Call) (any, error) {
+	all, err := h.Agent.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]wire.Snapshot, 0, len(all))
+	for _, s := range all {
+		list = append(list, wire.FromSnapshot(s, h.Agent.Settings.Instance))
+	}
+	return list, nil
+}
+
+// maxRuns bounds the answer to runs.
+const maxRuns = 200
+
+func (h *Handler) runs(context.Context, Call) (any, error) {
+	all, err := h.Agent.Reports(maxRuns)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]wire.Report, 0, len(all))
+	for _, r := range all {
+		list = append(list, wire.FromReport(r))
+	}
+	return list, nil
+}
+
+// Deleted is the value of a finished delete_snapshot or delete_snapshots.
+type Deleted struct {
+	CIDs []string `json:"deleted"`
+}
+
+func (h *Handler) deleteSnapshot(_ context.Context, c Call) (any, error) {
+	cid, err := text(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	return h.tasks.begin(func(ctx context.Context) (any, error) {
+		if err := h.Agent.Delete(ctx, cid); err != nil {
+			return nil, err
+		}
+		return Deleted{CIDs: []string{cid}}, nil
+	}), nil
+}
+
+func (h *Handler) deleteSnapshots(context.Context, Call) (any, error) {
+	return h.tasks.begin(func(ctx context.Context) (any, error) {
+		deleted, err := h.Agent.DeleteAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return Deleted{CIDs: deleted}, nil
+	}), nil
+}

@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// TaskWait is how long get_task waits for a task to end before it answers that
+// it is still running. A director waits 45 s for any answer.
+const TaskWait = 30 * time.Second
+
+// keptTasks bounds the ended tasks that are remembered.
+const keptTasks = 64
+
+// Task is the answer to long work that has not ended.
+type Task struct {
+	ID    string `json:"agent_task_id"`
+	State string `json:"state"`
+}
+
+func running(id string) Task { return Task{ID: id, State: "running"} }
+
+// task is long work that is no run: runs are the agent's own to remember.
+type task struct {
+	done  chan struct{}
+	value any // value and err are set before done is closed
+	err   error
+}
+
+// tasks are the tasks of this daemon's life.
+type tasks struct {
+	mu    sync.Mutex
+	known map[string]*task // guarded by mu
+	order []string         // guarded by mu: oldest first
+}
+
+// begin starts long work. It ends by itself: its budget is the work's own.
+func (t *tasks) begin(work func(context.Context) (any, error)) Task {
+	id, one := agent.NewID(), &task{done: make(chan struct{})}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known == nil {
+		t.known = map[string]*task{}
+	}
+	t.known[id] = one
+	t.order = append(t.order, id)
+	t.forget()
+	go func() {
+		defer close(one.done)
+		one.value, one.err = work(context.Background())
+	}()
+	return running(id)
+}
+
+// forget drops the oldest tasks that have ended. It needs mu held.
+func (t *tasks) forget() {
+	for len(t.order) > keptTasks {
+		select {
+		case <-t.known[t.order[0]].done:
+			delete(t.known, t.order[0])
+			t.order = t.order[1:]
+		default:
+			return
+		}
+	}
+}
+
+func (t *tasks) find(id string) *task {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.known[id]
+}
+
+func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
+	id, err := text(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	if t := h.tasks.find(id); t != nil {
+		if !ended(ctx, t.done) {
+			return running(id), nil
+		}
+		return t.value, taskResult(c, id, t.err)
+	}
+	run, err := h.find(c, id)
+	if err != nil {
+		return nil, err
+	}
+	if !ended(ctx, run.Done()) {
+		return running(id), nil
+	}
+	return h.report(c, run)
+}
+
+// ended waits for a task's end, for TaskWait at most.
+func ended(ctx context.Context, done <-chan struct{}) bool {
+	limit := time.NewTimer(TaskWait)
+	defer limit.Stop()
+	select {
+	case <-done:
+		return true
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (h *Handler) find(c Call, id string) (*agent.Run, error) {
+	run, err := h.Agent.Find(id)
+	if errors.Is(err, agent.ErrUnknownTask) {
+		return nil, invalid(c, "Task with id %s could not be found", id)
+	}
+	return run, err
+}
+
+// report is the end of a run: a value if it did what was asked, an exception
+// with the report in it if not.
+func (h *Handler) report(c Call, run *agent.Run) (any, error) {
+	report, _ := run.Report()
+	w := wire.FromReport(report)
+	w.Metrics = h.Samples(report)
+	kind, failed := outcomeKinds[report.Outcome]
+	if !failed {
+		return w, nil
+	}
+	return nil, &Error{Kind: kind, Message: taskMessage(c, run.ID(), report.Error), Cause: report.Error, Report: &w}
+}
+
+func taskResult(c Call, id string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Kind: KindOf(err), Message: taskMessage(c, id, err.Error()), Cause: err.Error()}
+}
+
+func taskMessage(c Call, id, result string) string {
+	return fmt.Sprintf("Action Failed %s: Task %s result: %s", c.name(), id, result)
+}
+
+// cancelTask cancels a run and answers when it holds nothing any more.
+func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
+	id, err := text(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	if t := h.tasks.find(id); t != nil {
+		return nil, invalid(c, "not supported")
+	}
+	run, err := h.find(c, id)
+	if err != nil {
+		return nil, err
+	}
+	run.Cancel()
+	if !ended(ctx, run.Resumed()) {
+		return nil, errors.New("the run was told to end and has not set everything going again yet")
+	}
+	return "canceled", nil
+}

@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// records are all runs that are known, oldest first, with those that the
+// journal has not taken yet.
+func (a *Agent) records() ([]Record, error) {
+	all, err := a.Journal.All()
+	if err != nil {
+		return nil, a.journalFailed(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, r := range all {
+		if newer, ok := a.unsaved[r.Request.ID]; ok {
+			all[i] = newer
+		}
+	}
+	return all, nil
+}
+
+// Snapshots is the catalogue, oldest first.
+func (a *Agent) Snapshots() ([]Snapshot, error) {
+	all, err := a.records()
+	if err != nil {
+		return nil, err
+	}
+	var found []Snapshot
+	for _, r := range all {
+		found = append(found, r.Snapshots...)
+	}
+	return found, nil
+}
+
+// Reports are the runs that ended, newest first, at most limit of them (all
+// for 0).
+func (a *Agent) Reports(limit int) ([]Report, error) {
+	all, err := a.records()
+	if err != nil {
+		return nil, err
+	}
+	var found []Report
+	for _, r := range slices.Backward(all) {
+		if r.Report != nil && (limit == 0 || len(found) < limit) {
+			found = append(found, *r.Report)
+		}
+	}
+	return found, nil
+}
+
+// Delete has the CPI delete a snapshot and drops it from the catalogue. The
+// intent is durable first; if the CPI fails the entry stays, marked as deleting.
+// Errors: *UnknownSnapshotError, *BusyError, *cpi.Error and its kin.
+func (a *Agent) Delete(ctx context.Context, cid string) error {
+	if err := a.acquire("delete-snapshot "+cid, nil); err != nil {
+		return err
+	}
+	defer a.release()
+	return a.delete(ctx, cid)
+}
+
+// DeleteAll deletes every snapshot whose CID is known, going on past failures,
+// and says which it deleted. Unresolved entries stay.
+func (a *Agent) DeleteAll(ctx context.Context) ([]string, error) {
+	if err := a.acquire("delete-snapshots", nil); err != nil {
+		return nil, err
+	}
+	defer a.release()
+	all, err := a.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	deleted, errs := []string{}, []error{}
+	for _, s := range all {
+		if s.State == SnapshotUnresolved {
+			continue
+		}
+		if err := a.delete(ctx, s.CID); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		deleted = append(deleted, s.CID)
+	}
+	return deleted, errors.Join(errs...)
+}
+
+func (a *Agent) delete(ctx context.Context, cid string) error {
+	record, at, err := a.find(cid)
+	if err != nil {
+		return err
+	}
+	if a.CPI == nil {
+		return refuse("", "no CPI is configured (cpi.path)")
+	}
+	record.Snapshots[at].State = SnapshotDeleting
+	if err := a.put(record); err != nil {
+		return fmt.Errorf("cannot record that %q is to be deleted: %w", cid, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.Settings.Budgets.Snapshot)
+	defer cancel()
+	if err := a.CPI.DeleteSnapshot(ctx, cid); err != nil {
+		return fmt.Errorf("cannot delete snapshot %q: %w", cid, err)
+	}
+	record.Snapshots = slices.Delete(record.Snapshots, at, at+1)
+	if err := a.put(record); err != nil {
+		return fmt.Errorf("cannot record that %q was deleted: %w", cid, err)
+	}
+	a.Log.Info("snapshot deleted", "snapshot", cid)
+	return nil
+}
+
+// find is the record of the run that took a snapshot, and its place there.
+func (a *Agent) find(cid string) (Record, int, error) {
+	all, err := a.records()
+	if err != nil {
+		return Record{}, 0, err
+	}
+	for _, r := range all {
+		at := slices.IndexFunc(r.Snapshots, func(s Snapshot) bool { return cid != "" && s.CID == cid })
+		if at >= 0 {
+			return r, at, nil
+		}
+	}
+	return Record{}, 0, &UnknownSnapshotError{CID: cid}
+}
+
+// Status is what the daemon is doing.
+type Status struct {
+	Enabled   bool
+	Instance  Instance
+	Work      string // "" when idle
+	Phase     Phase
+	Since     time.Time // when the work, or its phase, began
+	Last      *Report   // the newest run that ended
+	Snapshots int
+	Unsaved   []string // ids of runs that could not be recorded yet
+	Stuck     []string // what could not be thawed
+}
+
+// Status answers at once, whatever the daemon is doing.
+func (a *Agent) Status() (Status, error) {
+	s := Status{Enabled: a.Settings.Enabled, Instance: a.Settings.Instance}
+	a.mu.Lock()
+	if h := a.holder; h != nil {
+		s.Work, s.Since = h.work, h.since
+		if h.run != nil {
+			s.Phase, s.Since = h.run.Progress()
+		}
+	}
+	for id := range a.unsaved {
+		s.Unsaved = append(s.Unsaved, id)
+	}
+	for _, r := range a.stuck {
+		s.Stuck = append(s.Stuck, r.Err.Error())
+	}
+	a.mu.Unlock()
+	slices.Sort(s.Unsaved)
+	return s, a.addHistory(&s)
+}
+
+func (a *Agent) addHistory(s *Status) error {
+	all, err := a.records()
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		s.Snapshots += len(r.Snapshots)
+		if r.Report != nil {
+			s.Last = r.Report
+		}
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/quiesced/quiesced/agent/api"
+)
+
+// Client calls a daemon over its unix socket. It implements api.Caller.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient makes a client of the daemon that listens on the socket. Nothing is
+// connected before the first call.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Call makes one call. A daemon that cannot be reached is an *api.Error of
+// KindUnreachable.
+func (c *Client) Call(ctx context.Context, method string, arguments ...any) (json.RawMessage, error) {
+	if arguments == nil {
+		arguments = []any{}
+	}
+	body, err := json.Marshal(map[string]any{"arguments": arguments})
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the call of %s: %w", method, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://quiesced/v1/"+method, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	doc, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return api.Decode(doc)
+}
+
+func (c *Client) unreachable(err error) error {
+	return &api.Error{
+		Kind:    api.KindUnreachable,
+		Message: fmt.Sprintf("no daemon answers on %s: %v", c.socket, err),
+	}
+}

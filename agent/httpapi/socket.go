@@ -1,0 +1,88 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxSocketPath is how long a socket's path may be: sun_path without its final
+// zero.
+const MaxSocketPath = 107
+
+// CheckSocketPath says whether a path can be bound as a unix socket.
+func CheckSocketPath(path string) error {
+	switch {
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("socket path %q is not absolute", path)
+	case len(path) > MaxSocketPath:
+		return fmt.Errorf("socket path %q has %d bytes, and the kernel takes %d", path, len(path), MaxSocketPath)
+	}
+	return nil
+}
+
+// Listen binds the socket with mode 0660, for root and the group (0 for root's
+// own). A socket that a dead daemon left is replaced; one that somebody answers
+// on is an error.
+func Listen(path string, gid int) (net.Listener, error) {
+	if err := CheckSocketPath(path); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the group must reach the socket in it
+		return nil, fmt.Errorf("cannot make the socket's directory: %w", err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	old := unix.Umask(0o177) // nobody but root can connect before the group is set
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %q: %w", path, err)
+	}
+	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)); err != nil { //nolint:gosec // 0660 is the point
+		_ = l.Close()
+		return nil, fmt.Errorf("cannot give %q to its group: %w", path, err)
+	}
+	return l, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot look at %q: %w", path, err)
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("cannot listen on %q: it is there and is no socket", path)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("cannot listen on %q: another daemon answers there", path)
+	}
+	return os.Remove(path)
+}
+
+// GroupID is the number of a group given by name or number; root's for "".
+func GroupID(group string) (int, error) {
+	if group == "" {
+		return 0, nil
+	}
+	if gid, err := strconv.Atoi(group); err == nil && gid >= 0 {
+		return gid, nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("unknown group %q", group)
+	}
+	return strconv.Atoi(g.Gid)
+}

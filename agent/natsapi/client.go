@@ -1,0 +1,94 @@
+package natsapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/api"
+)
+
+const (
+	// answerWait is how long a client waits for an answer, as a director does.
+	answerWait = 45 * time.Second
+	// refusalWait is how long it waits for the daemon once bosh-agent has
+	// refused the method.
+	refusalWait = 3 * time.Second
+)
+
+// Client calls a VM's daemon as a director would. It implements api.Caller.
+type Client struct {
+	conn         *nats.Conn
+	config       Config
+	directorUUID string
+}
+
+// NewClient makes a client over a connection that may publish to the VM's
+// subject and subscribe to director.<uuid>.>.
+func NewClient(conn *nats.Conn, c Config, directorUUID string) *Client {
+	return &Client{conn: conn, config: c, directorUUID: directorUUID}
+}
+
+// Call makes one call. A daemon that does not answer is an *api.Error of
+// KindUnreachable.
+func (c *Client) Call(ctx context.Context, method string, arguments ...any) (json.RawMessage, error) {
+	if arguments == nil {
+		arguments = []any{}
+	}
+	replyTo := fmt.Sprintf("director.%s.%s.%s", c.directorUUID, c.config.AgentID, agent.NewID())
+	answers, err := c.conn.SubscribeSync(replyTo)
+	if err != nil {
+		return nil, fmt.Errorf("cannot subscribe to %q: %w", replyTo, err)
+	}
+	defer func() { _ = answers.Unsubscribe() }()
+	request, err := json.Marshal(map[string]any{
+		"protocol": 3, "method": c.config.Prefix + method, "arguments": arguments, "reply_to": replyTo,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the call of %s: %w", method, err)
+	}
+	if err := c.conn.Publish(c.config.Subject, request); err != nil {
+		return nil, c.unreachable(err)
+	}
+	return c.receive(ctx, answers, method)
+}
+
+// receive waits for the daemon's answer, passing over bosh-agent's.
+func (c *Client) receive(ctx context.Context, answers *nats.Subscription, method string) (json.RawMessage, error) {
+	value, err := c.next(ctx, answers, answerWait)
+	var refusal *api.Error
+	if !errors.As(err, &refusal) || refusal.Kind != api.KindInvalid || refusal.Message != "unknown message "+c.config.Prefix+method {
+		return value, err
+	}
+	value, err = c.next(ctx, answers, refusalWait)
+	if api.KindOf(err) == api.KindUnreachable {
+		err = c.unreachable(fmt.Errorf("bosh-agent answered %w, and no daemon did", refusal))
+	}
+	return value, err
+}
+
+// next is the next answer, if it comes within the time.
+func (c *Client) next(ctx context.Context, answers *nats.Subscription, within time.Duration) (json.RawMessage, error) {
+	limit, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	m, err := answers.NextMsgWithContext(limit)
+	switch {
+	case err == nil:
+		return api.Decode(m.Data)
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return nil, c.unreachable(err)
+}
+
+func (c *Client) unreachable(err error) error {
+	return &api.Error{
+		Kind:    api.KindUnreachable,
+		Message: fmt.Sprintf("no daemon answers on %s: %v", c.config.Subject, err),
+	}
+}

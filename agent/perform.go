@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/guard"
+)
+
+// heartbeat is how often the run loop tells the guard that it is alive. The
+// guard thaws when it has missed ten of them.
+const heartbeat = 100 * time.Millisecond
+
+// killGrace is how long a CPI that overran its budget may take to end.
+const killGrace = 5 * time.Second
+
+// performer carries out one plan. It belongs to one goroutine.
+type performer struct {
+	agent     *Agent
+	run       *Run
+	record    Record
+	calls     []*call
+	waiting   int // how many of those have not ended
+	ended     chan *call
+	guard     *guard.Guard // nil when there is no filesystem to write out or to freeze
+	phases    map[Phase]time.Duration
+	synced    bool          // everything was written out before the point in time
+	recovered bool          // another daemon began the run
+	held      *guard.Result // how the freeze ended, nil if there was none
+}
+
+// call is one disk's CPI process and what became of it.
+type call struct {
+	disk     string
+	process  *cpi.Call
+	sent     time.Time // zero: the CPI was never told to go on
+	answered time.Time // zero: no answer yet
+	overran  bool      // it was ended for taking too long
+	inWindow bool      // the answer came while everything was still frozen
+	cid      string
+	err      error
+}
+
+// perform carries the plan out, resumes whatever happened, and reports.
+func (p *performer) perform() {
+	p.phases = map[Phase]time.Duration{}
+	err := p.rest(p.run.ctx)
+	resumed := p.resume()
+	p.run.setResumed()
+	if p.collect() {
+		p.finish(err, resumed)
+	}
+}
+
+// rest is everything up to the CPI's answers: preparing, writing out, freezing
+// and the frozen window.
+func (p *performer) rest(ctx context.Context) error {
+	for _, step := range []struct {
+		phase Phase
+		do    func(context.Context) error
+	}{
+		{PhasePrepare, p.prepare},
+		{PhasePreSync, p.preSync},
+		{PhaseFreeze, p.pointInTime},
+	} {
+		p.enter(step.phase)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (p *performer) enter(phase Phase) {
+	p.record.Phase = phase
+	p.run.setPhase(phase)
+}
+
+// timed adds the time since from to a phase.
+func (p *performer) timed(phase Phase, from time.Time) { p.phases[phase] += time.Since(from) }
+
+// prepare starts the guard and one CPI process per disk. Each gets its request
+// but for the last byte, so that loading its interpreter costs no frozen time.
+func (p *performer) prepare(ctx context.Context) error {
+	defer p.timed(PhasePrepare, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.PreSync)
+	defer cancel()
+	if _, err := p.agent.CPI.Info(ctx); err != nil {
+		return fmt.Errorf("cannot ask the CPI what it is: %w", err)
+	}
+	if err := p.startGuard(ctx); err != nil {
+		return err
+	}
+	for i, d := range p.record.Plan.Disks {
+		c := &call{disk: d.CID}
+		var err error
+		c.process, err = p.agent.CPI.PrepareSnapshot(p.dir(i), d.CID, p.agent.Settings.Instance.metadata(p.run.request.Metadata))
+		if err != nil {
+			return fmt.Errorf("cannot start the CPI for disk %q: %w", d.CID, err)
+		}
+		p.calls = append(p.calls, c)
+	}
+	return p.arm(ctx)
+}
+
+// arm waits until every CPI process has read what it was given. One that takes
+// longer than the budget is gone on with: it costs time, not correctness.
+func (p *performer) arm(ctx context.Context) error {
+	for _, c := range p.calls {
+		err := c.process.Arm(ctx)
+		if err != nil && !errors.Is(err, cpi.ErrNotArmed) {
+			return fmt.Errorf("cannot start the CPI for disk %q: %w", c.disk, err)
+		}
+	}
+	return nil
+}
+
+func (p *performer) startGuard(ctx context.Context) error {
+	if len(p.record.Plan.Filesystems) == 0 {
+		return nil
+	}
+	g, err := p.agent.Freezer.Start(ctx, p.run.ID(), p.record.Plan.Filesystems, p.agent.Settings.Budgets.Frozen)
+	if err != nil {
+		return err
+	}
+	p.guard = g
+	return nil
+}
+
+// dir holds what the CPI prints for one disk.
+func (p *performer) dir(disk int) string {
+	return filepath.Join(p.runDir(), strconv.Itoa(disk))
+}
+
+func (p *performer) runDir() string {
+	return filepath.Join(p.agent.Settings.StateDir, "runs", p.run.ID())
+}
+
+// preSync writes out while the application goes on.
+func (p *performer) preSync(ctx context.Context) error {
+	if p.guard == nil {
+		return nil
+	}
+	defer p.timed(PhasePreSync, time.Now())
+	budget := p.agent.Settings.Budgets.PreSync
+	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("writing out took longer than budgets.pre_sync (%s)", budget))
+	defer cancel()
+	if err := p.guard.Sync(ctx); err != nil {
+		return fmt.Errorf("cannot write out before the snapshot: %w", firstCause(ctx, err))
+	}
+	p.synced = true
+	return nil
+}
+
+// firstCause prefers why a context ended to the bare fact that it did.
+func firstCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {
+		return cause
+	}
+	return err
+}
+
+// pointInTime makes the intents durable, freezes if the plan does, and tells
+// every CPI process to go on. From the first freeze until resume this program
+// writes nothing to any disk.
+func (p *performer) pointInTime(ctx context.Context) error {
+	for i, c := range p.calls {
+		p.record.Calls = append(p.record.Calls, Call{
+			DiskCID: c.disk, Dir: p.dir(i), Process: c.process.Process(),
+		})
+	}
+	if err := p.save(); err != nil {
+		return fmt.Errorf("cannot record what is about to be done: %w", err)
+	}
+	if !p.record.Plan.Freezes() {
+		p.run.setPhase(PhaseSnapshot)
+		return p.send()
+	}
+	return p.window(ctx)
+}
+
+// window freezes, has every CPI process go on, and is then the run loop: it
+// beats for the guard until the last answer, the deadline or a cancellation.
+func (p *performer) window(ctx context.Context) error {
+	began := time.Now()
+	err := p.guard.Freeze(ctx)
+	p.timed(PhaseFreeze, began)
+	if err != nil {
+		return firstCause(ctx, err)
+	}
+	p.run.setPhase(PhaseFrozen)
+	if err := p.send(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for p.waiting > 0 {
+		select {
+		case <-tick.C:
+			p.guard.Beat()
+		case c := <-p.ended:
+			c.inWindow = true
+			p.waiting--
+		case <-p.guard.Done():
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// send gives every CPI process its last byte, which is all that a snapshot
+// waits for, and leaves a goroutine with each that takes its answer.
+func (p *performer) send() error {
+	p.ended = make(chan *call, len(p.calls))
+	for _, c := range p.calls {
+		c.sent = time.Now()
+		if err := c.process.Send(); err != nil {
+			return fmt.Errorf("cannot tell the CPI to snapshot disk %q: %w", c.disk, err)
+		}
+		p.await(c)
+	}
+	return nil
+}
+
+// await says when the call's process has ended. Only the daemon's own end makes
+// it give up; the next daemon waits for the process instead.
+func (p *performer) await(c *call) {
+	p.waiting++
+	p.agent.jobs.Go(func() {
+		select {
+		case <-c.process.Done():
+			c.answered = time.Now()
+			p.ended <- c
+		case <-p.agent.lifetime.Done():
+		}
+	})
+}
+
+// save makes the record durable.
+func (p *performer) save() error { return p.agent.put(p.record) }
+
+// discard removes what the CPI printed, once nothing depends on it.
+func (p *performer) discard() {
+	if err := os.RemoveAll(p.runDir()); err != nil {
+		p.agent.Log.Warn("cannot remove the run's directory", "run", p.run.ID(), "error", err)
+	}
+}

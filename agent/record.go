@@ -1,0 +1,45 @@
+package agent
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	"github.com/quiesced/quiesced/cpi"
+)
+
+// Journal keeps records. What Put was given is durable when it returns nil.
+type Journal interface {
+	Put(Record) error
+	Get(id string) (Record, bool, error)
+	All() ([]Record, error) // oldest first
+}
+
+// Record is all that is known of one run. A record without a report belongs to
+// a run that is under way or was cut off.
+type Record struct {
+	Request   Request
+	Plan      Plan
+	Boot      string // boot id of the kernel under which its processes ran
+	Started   time.Time
+	Phase     Phase
+	Calls     []Call
+	Snapshots []Snapshot // of this run that have not been deleted
+	Report    *Report
+}
+
+// Call is one CPI process that takes one disk's snapshot.
+type Call struct {
+	DiskCID string
+	Dir     string // holds what it prints
+	Process cpi.Process
+}
+
+// bootID distinguishes this boot's pids from another's.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}

@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"time"
+)
+
+// Phase is what a run is doing, and the name under which its time is reported.
+type Phase string
+
+// The phases of a run, in order. Waiting and planning are not reported.
+const (
+	PhaseWaiting  Phase = "waiting"  // for the work that holds the VM
+	PhasePrepare  Phase = "prepare"  // starting the CPI's processes and the guard
+	PhasePreSync  Phase = "pre_sync" // writing out, while the application goes on
+	PhaseFreeze   Phase = "freeze"   // from the first FIFREEZE to the last one's return
+	PhaseFrozen   Phase = "frozen"   // from the first FIFREEZE to the last thaw: the application's pause
+	PhaseSnapshot Phase = "snapshot" // from the CPI's last byte of input to its answer
+	PhaseResume   Phase = "resume"   // undoing
+	PhaseTotal    Phase = "total"    // the whole run
+	PhaseRecord   Phase = "record"   // making CIDs and report durable; not reported
+)
+
+// ReportedPhases lists the phases whose times a report may carry.
+func ReportedPhases() []Phase {
+	return []Phase{PhasePrepare, PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseResume, PhaseTotal}
+}
+
+// Outcome is how a run ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeSucceeded  Outcome = "succeeded"
+	OutcomeFailed     Outcome = "failed"      // and everything was set going again
+	OutcomeNotResumed Outcome = "not_resumed" // failed, and something is still frozen
+	OutcomeCancelled  Outcome = "cancelled"   // and everything was set going again
+	OutcomeRefused    Outcome = "refused"     // nothing was touched
+	OutcomeDisabled   Outcome = "disabled"    // enable_snapshots is false; nothing was touched
+)
+
+// Outcomes lists every outcome.
+func Outcomes() []Outcome {
+	return []Outcome{
+		OutcomeSucceeded, OutcomeFailed, OutcomeNotResumed,
+		OutcomeCancelled, OutcomeRefused, OutcomeDisabled,
+	}
+}
+
+// Report is what a run says of itself when it has ended.
+type Report struct {
+	ID        string
+	Trigger   Trigger
+	By        string
+	Outcome   Outcome
+	Asked     Level
+	Reached   Level
+	Clean     bool
+	Reason    string // why not clean, or why less than asked was reached
+	Disks     []DiskResult
+	Thaws     []Thaw
+	Phases    map[Phase]time.Duration
+	Started   time.Time
+	Ended     time.Time
+	Error     string // with its cause; "" when succeeded
+	Recovered bool   // another daemon than the one that began it ended it
+}
+
+// DiskResult is what became of one disk.
+type DiskResult struct {
+	CID         string
+	SnapshotCID string // "" if there is none
+	Clean       bool
+	Unresolved  bool // the CPI may have made a snapshot whose CID nobody knows
+	Took        time.Duration
+	Error       string
+}
+
+// Thaw is what became of one frozen filesystem.
+type Thaw struct {
+	Mount     string
+	Cause     string // asked, deadline, daemon died, …
+	State     string // thawed, lost, stuck
+	FrozenFor time.Duration
+}
+
+// SnapshotState is where a snapshot stands in its life.
+type SnapshotState string
+
+// The states of a snapshot in the catalogue.
+const (
+	SnapshotKnown      SnapshotState = "known"
+	SnapshotUnresolved SnapshotState = "unresolved" // the CPI was told to make it and gave no usable answer
+	SnapshotDeleting   SnapshotState = "deleting"   // the CPI was told to delete it and has not said that it did
+)
+
+// Snapshot is one entry of the catalogue.
+type Snapshot struct {
+	CID     string // "" when unresolved
+	DiskCID string
+	State   SnapshotState
+	Clean   bool
+	Level   Level // reached
+	Trigger Trigger
+	RunID   string
+	By      string
+	Created time.Time
+	Note    string // why not clean, or what is unresolved
+}

@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce"
+)
+
+// Instance is who this VM is, in BOSH's words.
+type Instance struct {
+	Deployment string
+	Job        string
+	Index      int
+	ID         string
+	AgentID    string
+}
+
+func (i Instance) String() string {
+	if i.ID == "" {
+		return i.Job + "/" + strconv.Itoa(i.Index)
+	}
+	return i.Job + "/" + i.ID
+}
+
+// Request asks for snapshots of this instance's persistent disks.
+type Request struct {
+	ID           string  // of the run to be; the same id never makes a second snapshot
+	Trigger      Trigger // manual when empty
+	Level        Level   // the configured one of the trigger when empty
+	Job          string  // JOB[/INDEX-OR-ID]; empty for whichever instance this is
+	Disks        []string
+	Metadata     map[string]string // added to what the CPI is told
+	AllowDegrade bool              // a lesser level is reported instead of failing the run
+	Wait         bool              // for the work that holds the VM, instead of a BusyError
+	By           string            // who asks, for the record
+}
+
+// idPattern keeps ids usable as names of directories and tokens of subjects.
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$`)
+
+// NewID makes a random id for a run or a task.
+func NewID() string { return uuid.NewString() }
+
+// same says whether another request with this one's id asks for the same.
+func (r Request) same(o Request) bool {
+	return r.Trigger == o.Trigger && r.Level == o.Level && r.Job == o.Job &&
+		r.AllowDegrade == o.AllowDegrade &&
+		slices.Equal(r.Disks, o.Disks) && maps.Equal(r.Metadata, o.Metadata)
+}
+
+// completed fills in what the configuration decides, and checks every field.
+func (s *Settings) completed(r Request) (Request, error) {
+	if r.ID == "" {
+		r.ID = NewID()
+	}
+	if !idPattern.MatchString(r.ID) {
+		return r, refuse("id", "%q is not usable: up to 64 letters, digits, '-' and '_'", r.ID)
+	}
+	if r.Trigger == "" {
+		r.Trigger = TriggerManual
+	}
+	if _, err := ParseTrigger(string(r.Trigger)); err != nil {
+		return r, &RefusedError{Field: "trigger", Err: err}
+	}
+	if r.Trigger == TriggerDirector {
+		return r, refuse("trigger", `"director" is a hold, whose snapshot the director takes itself`)
+	}
+	if r.Level == "" {
+		r.Level = s.Levels[r.Trigger]
+	}
+	if _, err := ParseLevel(string(r.Level)); err != nil {
+		return r, &RefusedError{Field: "level", Err: err}
+	}
+	r.AllowDegrade = r.AllowDegrade || s.AllowDegrade
+	if err := s.checkJob(r.Job); err != nil {
+		return r, err
+	}
+	if err := checkMetadata(r.Metadata); err != nil {
+		return r, err
+	}
+	_, err := s.selected(r.Disks)
+	return r, err
+}
+
+// checkJob compares JOB[/INDEX-OR-ID] with this instance.
+func (s *Settings) checkJob(asked string) error {
+	if asked == "" {
+		return nil
+	}
+	job, which, has := strings.Cut(asked, "/")
+	in := s.Instance
+	if job != in.Job {
+		return refuse("job", "unknown job %q: this instance is %s", asked, in)
+	}
+	if has && which != strconv.Itoa(in.Index) && (in.ID == "" || which != in.ID) {
+		return refuse("job", "unknown instance %q: this instance is %s (index %d)", asked, in, in.Index)
+	}
+	return nil
+}
+
+// selected are the configured disks with the CIDs asked for, all for none.
+func (s *Settings) selected(cids []string) ([]quiesce.Disk, error) {
+	if len(cids) == 0 {
+		return s.Disks, nil
+	}
+	var found []quiesce.Disk
+	for i, cid := range cids {
+		at := slices.IndexFunc(s.Disks, func(d quiesce.Disk) bool { return d.CID == cid })
+		if at < 0 {
+			return nil, refuse(fmt.Sprintf("disks[%d]", i), "unknown disk %q: this instance has %s", cid, s.diskNames())
+		}
+		if slices.Contains(cids[:i], cid) {
+			return nil, refuse(fmt.Sprintf("disks[%d]", i), "disk %q is named twice", cid)
+		}
+		found = append(found, s.Disks[at])
+	}
+	return found, nil
+}
+
+func (s *Settings) diskNames() string {
+	if len(s.Disks) == 0 {
+		return "none"
+	}
+	names := make([]string, 0, len(s.Disks))
+	for _, d := range s.Disks {
+		names = append(names, strconv.Quote(d.CID))
+	}
+	return strings.Join(names, ", ")
+}
+
+// ownKeys are the metadata keys that say whose snapshot it is: nothing in a
+// request may pass for them.
+var ownKeys = []string{"deployment", "job", "index", "director_name", "director_uuid", "agent_id", "instance_id"}
+
+func checkMetadata(m map[string]string) error {
+	for _, key := range ownKeys {
+		if _, ok := m[key]; ok {
+			return refuse("metadata."+key, "the key is the instance's own")
+		}
+	}
+	return nil
+}
+
+// metadata is what the CPI is told about a snapshot.
+func (i Instance) metadata(tags map[string]string) cpi.SnapshotMetadata {
+	return cpi.SnapshotMetadata{
+		Deployment: i.Deployment,
+		Job:        i.Job,
+		Index:      i.Index,
+		AgentID:    i.AgentID,
+		InstanceID: i.ID,
+		Tags:       tags,
+	}
+}

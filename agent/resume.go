@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/guard"
+)
+
+// resume undoes all that was done or intended: it thaws first, then ends the
+// CPI processes that were never told to go on. It has a deadline of its own,
+// which no cancellation shortens.
+func (p *performer) resume() error {
+	p.run.setPhase(PhaseResume)
+	defer p.timed(PhaseResume, time.Now())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
+	defer cancel()
+	err := p.thaw(ctx)
+	for _, c := range p.calls {
+		if c.sent.IsZero() {
+			c.process.Abort()
+		}
+	}
+	return err
+}
+
+// thaw ends the guard. Its error means that something may still be frozen.
+func (p *performer) thaw(ctx context.Context) error {
+	if p.guard == nil {
+		return nil
+	}
+	result, err := p.guard.Thaw(ctx)
+	p.held = &result
+	for _, f := range result.Filesystems {
+		p.phases[PhaseFrozen] = max(p.phases[PhaseFrozen], f.HeldFor)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot thaw: %w", err)
+	}
+	return nil
+}
+
+// collect waits for the processes that the window did not wait for, and reads
+// every answer. It returns
+// false when the daemon stops meanwhile: the record stays without a report, and
+// the next daemon goes on from it.
+func (p *performer) collect() bool {
+	if p.waiting > 0 {
+		p.run.setPhase(PhaseSnapshot)
+	}
+	budget := time.NewTimer(p.agent.Settings.Budgets.Snapshot - time.Since(p.firstSent()))
+	defer budget.Stop()
+	for p.waiting > 0 {
+		select {
+		case <-p.ended:
+			p.waiting--
+		case <-budget.C:
+			p.overrun()
+		case <-p.agent.lifetime.Done():
+			return false
+		}
+	}
+	for _, c := range p.calls {
+		c.read()
+	}
+	return true
+}
+
+// read takes the answer of a process that was told to go on and has ended.
+func (c *call) read() {
+	if c.sent.IsZero() || c.process == nil {
+		return
+	}
+	answer, err := c.process.Wait(context.Background())
+	if answer.Result == nil && err != nil {
+		c.err = err
+		return
+	}
+	c.cid, c.err = cpi.SnapshotCID(c.disk, answer.Result)
+}
+
+func (p *performer) firstSent() time.Time {
+	for _, c := range p.calls {
+		if !c.sent.IsZero() {
+			return c.sent
+		}
+	}
+	return time.Now()
+}
+
+// overrun ends the CPI processes that took longer than their budget. What they
+// printed until then still counts.
+func (p *performer) overrun() {
+	for _, c := range p.calls {
+		if !c.sent.IsZero() && c.process != nil {
+			c.overran = true
+			c.process.Kill(killGrace)
+		}
+	}
+}
+
+// broken says why what was to be frozen was not so until the last answer, ""
+// if it was.
+func (p *performer) broken() string {
+	switch {
+	case !p.record.Plan.Freezes():
+		return ""
+	case p.held == nil:
+		return "nothing was frozen"
+	case p.held.Cause != guard.CauseAsked || !p.allInWindow():
+		return fmt.Sprintf("the freeze ended before the CPI answered (%s)", p.held.Cause)
+	case !p.held.Unbroken():
+		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
+	}
+	return ""
+}
+
+func (p *performer) allInWindow() bool {
+	for _, c := range p.calls {
+		if !c.inWindow {
+			return false
+		}
+	}
+	return true
+}
+
+// thaws is how each freeze ended.
+func (p *performer) thaws() []Thaw {
+	if p.held == nil {
+		return nil
+	}
+	var all []Thaw
+	for _, f := range p.held.Filesystems {
+		if f.FrozenAt.IsZero() {
+			continue
+		}
+		all = append(all, Thaw{
+			Mount: f.Path, Cause: p.held.Cause.String(), State: f.State.String(), FrozenFor: f.HeldFor,
+		})
+	}
+	return all
+}
+
+// whyNot joins the errors of a run in the order in which they happened.
+func (p *performer) whyNot(err, resumed error) error {
+	all := []error{err}
+	for _, c := range p.calls {
+		if c.err == nil {
+			continue
+		}
+		all = append(all, c.failure(p.agent.Settings.Budgets.Snapshot))
+	}
+	return errors.Join(append(all, resumed)...)
+}
+
+func (c *call) failure(budget time.Duration) error {
+	if c.overran {
+		return fmt.Errorf("cannot snapshot disk %q: the CPI took longer than budgets.snapshot (%s): %w", c.disk, budget, c.err)
+	}
+	return fmt.Errorf("cannot snapshot disk %q: %w", c.disk, c.err)
+}

@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Run is one run as others see it: a handle to follow and to cancel it.
+type Run struct {
+	request Request
+	started time.Time
+	ctx     context.Context // cancelled with the cause that ends the run early
+	cancel  context.CancelCauseFunc
+	resumed chan struct{} // closed when nothing of the run is held any more
+	done    chan struct{} // closed when the report is there
+
+	resume sync.Once // closes resumed
+	mu     sync.Mutex
+	phase  Phase     // guarded by mu
+	since  time.Time // guarded by mu: when the phase began
+	report *Report   // guarded by mu
+}
+
+func newRun(parent context.Context, r Request) *Run {
+	run := &Run{request: r, started: time.Now(), resumed: make(chan struct{}), done: make(chan struct{})}
+	run.ctx, run.cancel = context.WithCancelCause(parent)
+	return run
+}
+
+// endedRun is the handle of a run that a record tells of.
+func endedRun(r Record) *Run {
+	run := newRun(context.Background(), r.Request)
+	run.started = r.Started
+	run.end(*r.Report)
+	return run
+}
+
+// ID is the request's id.
+func (r *Run) ID() string { return r.request.ID }
+
+// Request is what was asked for, completed from the configuration.
+func (r *Run) Request() Request { return r.request }
+
+// Started is when the run was asked for.
+func (r *Run) Started() time.Time { return r.started }
+
+// Done is closed when the run has ended.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// Resumed is closed when the run holds nothing any more: everything is set
+// going again, or the report says that it could not be.
+func (r *Run) Resumed() <-chan struct{} { return r.resumed }
+
+func (r *Run) setResumed() { r.resume.Do(func() { close(r.resumed) }) }
+
+// Cancel ends the run early: what is frozen is thawed at once. A CPI call
+// that was already made is waited for, so that its CID is not lost. It has no
+// effect on a run that has ended.
+func (r *Run) Cancel() { r.cancel(ErrCancelled) }
+
+// Report is the report, and whether the run has ended.
+func (r *Run) Report() (Report, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.report == nil {
+		return Report{}, false
+	}
+	return *r.report, true
+}
+
+// Phase is what the run is doing.
+func (r *Run) Phase() Phase {
+	phase, _ := r.Progress()
+	return phase
+}
+
+// Progress is what the run is doing and since when.
+func (r *Run) Progress() (Phase, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.phase, r.since
+}
+
+func (r *Run) setPhase(p Phase) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.phase, r.since = p, time.Now()
+}
+
+// end publishes the report.
+func (r *Run) end(report Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report = &report
+	r.setResumed()
+	close(r.done)
+	r.cancel(nil)
+}

@@ -1,0 +1,76 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/cpi"
+)
+
+// record is a run as the journal stores it.
+type record struct {
+	Request   Request   `json:"request"`
+	By        string    `json:"by,omitempty"`
+	Plan      Plan      `json:"plan"`
+	Boot      string    `json:"boot_id"`
+	Started   time.Time `json:"started_at"`
+	Phase     string    `json:"phase,omitempty"`
+	Calls     []call    `json:"calls,omitempty"`
+	Snapshots []Entry   `json:"snapshots,omitempty"`
+	Report    *Report   `json:"report,omitempty"`
+}
+
+type call struct {
+	DiskCID   string `json:"disk_cid"`
+	Dir       string `json:"dir"`
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // clock ticks after boot
+}
+
+// MarshalRecord writes a record as it is stored.
+func MarshalRecord(r agent.Record) ([]byte, error) {
+	w := record{
+		Request: FromRequest(r.Request), By: r.Request.By, Plan: FromPlan(r.Plan),
+		Boot: r.Boot, Started: r.Started.UTC(), Phase: string(r.Phase),
+	}
+	for _, c := range r.Calls {
+		w.Calls = append(w.Calls, call{c.DiskCID, c.Dir, c.Process.PID, c.Process.StartTime})
+	}
+	for _, s := range r.Snapshots {
+		w.Snapshots = append(w.Snapshots, fromEntry(s))
+	}
+	if r.Report != nil {
+		report := FromReport(*r.Report)
+		w.Report = &report
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalRecord reads a stored record. Keys it does not know are passed over:
+// a newer version may have written it.
+func UnmarshalRecord(doc []byte) (agent.Record, error) {
+	var w record
+	if err := json.Unmarshal(doc, &w); err != nil {
+		return agent.Record{}, fmt.Errorf("cannot read a stored record: %w", err)
+	}
+	r := agent.Record{
+		Request: w.Request.domain(), Plan: w.Plan.domain(), Boot: w.Boot,
+		Started: w.Started, Phase: agent.Phase(w.Phase),
+	}
+	r.Request.By = w.By
+	for _, c := range w.Calls {
+		r.Calls = append(r.Calls, agent.Call{
+			DiskCID: c.DiskCID, Dir: c.Dir, Process: cpi.Process{PID: c.PID, StartTime: c.StartTime},
+		})
+	}
+	for _, s := range w.Snapshots {
+		r.Snapshots = append(r.Snapshots, s.domain())
+	}
+	if w.Report != nil {
+		report := w.Report.Domain()
+		r.Report = &report
+	}
+	return r, nil
+}

@@ -1,0 +1,59 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/quiesced/quiesced/agent"
+)
+
+// MaxRequest bounds a request's JSON document, in bytes.
+const MaxRequest = 64 << 10
+
+// Request is the argument of take_snapshot and plan_snapshot.
+type Request struct {
+	ID           string            `json:"id,omitempty"`
+	Trigger      string            `json:"trigger,omitempty"`
+	Level        string            `json:"level,omitempty"`
+	Job          string            `json:"job,omitempty"`
+	Disks        []string          `json:"disks,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
+	AllowDegrade bool              `json:"allow_degrade,omitempty"`
+	Wait         bool              `json:"wait,omitempty"`
+}
+
+// ParseRequest reads one request document and nothing after it. The error names
+// the field that is wrong.
+func ParseRequest(doc []byte) (agent.Request, error) {
+	if len(doc) > MaxRequest {
+		return agent.Request{}, fmt.Errorf("the request has %d bytes, more than %d", len(doc), MaxRequest)
+	}
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.DisallowUnknownFields()
+	var r Request
+	if err := d.Decode(&r); err != nil {
+		return agent.Request{}, fmt.Errorf("cannot read the request: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return agent.Request{}, errors.New("cannot read the request: something follows it")
+	}
+	return r.domain(), nil
+}
+
+func (r Request) domain() agent.Request {
+	return agent.Request{
+		ID: r.ID, Trigger: agent.Trigger(r.Trigger), Level: agent.Level(r.Level), Job: r.Job,
+		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait,
+	}
+}
+
+// FromRequest is the request's JSON form.
+func FromRequest(r agent.Request) Request {
+	return Request{
+		ID: r.ID, Trigger: string(r.Trigger), Level: string(r.Level), Job: r.Job,
+		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait,
+	}
+}

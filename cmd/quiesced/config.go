@@ -1,0 +1,300 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/httpapi"
+	"github.com/quiesced/quiesced/agent/natsapi"
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce"
+)
+
+const (
+	defaultSocket   = "/run/quiesced/quiesced.sock"
+	defaultStateDir = "/var/vcap/data/quiesced-state"
+	defaultMetrics  = "127.0.0.1:9733"
+	defaultPrefix   = "quiesced_"
+)
+
+// Config is the configuration file.
+type Config struct {
+	EnableSnapshots bool              `yaml:"enable_snapshots"`
+	StateDir        string            `yaml:"state_dir"`
+	Listen          ListenConfig      `yaml:"listen"`
+	Instance        InstanceConfig    `yaml:"instance"`
+	Disks           []DiskConfig      `yaml:"disks"`
+	CPI             CPIConfig         `yaml:"cpi"`
+	Levels          map[string]string `yaml:"levels"`
+	AllowDegrade    bool              `yaml:"allow_degrade"`
+	Budgets         BudgetsConfig     `yaml:"budgets"`
+	NATS            NATSConfig        `yaml:"nats"`
+	Log             LogConfig         `yaml:"log"`
+}
+
+// ListenConfig says where the daemon listens.
+type ListenConfig struct {
+	Socket    string `yaml:"socket"`
+	Group     string `yaml:"group"`      // whose members may use the socket beside root
+	Metrics   string `yaml:"metrics"`    // host:port, "" for none
+	WebConfig string `yaml:"web_config"` // exporter-toolkit's file for TLS and authentication
+}
+
+// InstanceConfig says who this VM is.
+type InstanceConfig struct {
+	Deployment string `yaml:"deployment"`
+	Job        string `yaml:"job"`
+	Index      int    `yaml:"index"`
+	ID         string `yaml:"id"`
+	AgentID    string `yaml:"agent_id"`
+}
+
+// DiskConfig is a persistent disk.
+type DiskConfig struct {
+	CID    string   `yaml:"cid"`
+	Mounts []string `yaml:"mounts"`
+}
+
+// CPIConfig says which CPI takes the snapshots.
+type CPIConfig struct {
+	Path    string         `yaml:"path"`
+	Context map[string]any `yaml:"context"`
+}
+
+// BudgetsConfig bounds the steps of a run.
+type BudgetsConfig struct {
+	PreSync  time.Duration `yaml:"pre_sync"`
+	Frozen   time.Duration `yaml:"frozen"`
+	Snapshot time.Duration `yaml:"snapshot"`
+	Resume   time.Duration `yaml:"resume"`
+}
+
+// NATSConfig says where the bus is.
+type NATSConfig struct {
+	URLs    []string `yaml:"urls"`
+	CA      string   `yaml:"ca"`
+	Cert    string   `yaml:"cert"`
+	Key     string   `yaml:"key"`
+	Subject string   `yaml:"subject"`
+	Prefix  string   `yaml:"prefix"`
+}
+
+// LogConfig says what is logged, and how.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// defaults is the configuration of an empty file.
+func defaults() Config {
+	levels := map[string]string{}
+	for _, t := range agent.Triggers() {
+		levels[string(t)] = string(agent.LevelFreeze)
+	}
+	return Config{
+		StateDir: defaultStateDir,
+		Listen:   ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
+		Levels:   levels,
+		Budgets: BudgetsConfig{
+			PreSync: 30 * time.Second, Frozen: 30 * time.Second,
+			Snapshot: 30 * time.Minute, Resume: 10 * time.Minute,
+		},
+		NATS: NATSConfig{Subject: "agent.{agent_id}", Prefix: defaultPrefix},
+		Log:  LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// loadConfig reads and checks a configuration file. The error names the file,
+// the line and the key of everything that is wrong.
+func loadConfig(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("cannot read the configuration: %w", err)}
+	}
+	return parseConfig(path, text)
+}
+
+func parseConfig(path string, text []byte) (*Config, error) {
+	c := defaults()
+	doc := &document{file: path, lines: map[string]int{}}
+	doc.decode(text, &c)
+	if len(doc.errs) == 0 {
+		c.check(doc)
+	}
+	if err := doc.err(); err != nil {
+		return nil, usageError{err}
+	}
+	return &c, nil
+}
+
+// check finds what is wrong in the configuration by itself, without a look at
+// the machine.
+func (c *Config) check(d *document) {
+	d.absolute("state_dir", c.StateDir)
+	if err := httpapi.CheckSocketPath(c.Listen.Socket); err != nil {
+		d.fail("listen.socket", "%v", err)
+	}
+	if _, err := httpapi.GroupID(c.Listen.Group); err != nil {
+		d.fail("listen.group", "%v", err)
+	}
+	if c.Listen.Metrics != "" {
+		if _, _, err := net.SplitHostPort(c.Listen.Metrics); err != nil {
+			d.fail("listen.metrics", "%v", err)
+		}
+	}
+	if c.EnableSnapshots && c.Instance.Job == "" {
+		d.fail("instance.job", "needed when enable_snapshots is true")
+	}
+	if c.Instance.Index < 0 {
+		d.fail("instance.index", "%d is negative", c.Instance.Index)
+	}
+	if c.CPI.Path != "" {
+		d.absolute("cpi.path", c.CPI.Path)
+	}
+	c.checkDisks(d)
+	c.checkLevels(d)
+	c.checkBudgets(d)
+	c.checkNATS(d)
+	c.checkLog(d)
+}
+
+func (c *Config) checkDisks(d *document) {
+	seen := map[string]int{}
+	for i, disk := range c.Disks {
+		key := fmt.Sprintf("disks[%d]", i)
+		if other, twice := seen[disk.CID]; twice {
+			d.fail(key+".cid", "%q is also disks[%d].cid", disk.CID, other)
+		}
+		seen[disk.CID] = i
+		if disk.CID == "" {
+			d.fail(key+".cid", "needed")
+		}
+		if len(disk.Mounts) == 0 {
+			d.fail(key+".mounts", "needs at least one mount point")
+		}
+		for j, mount := range disk.Mounts {
+			d.absolute(fmt.Sprintf("%s.mounts[%d]", key, j), mount)
+		}
+	}
+}
+
+func (c *Config) checkLevels(d *document) {
+	for _, name := range slices.Sorted(maps.Keys(c.Levels)) {
+		if _, err := agent.ParseTrigger(name); err != nil {
+			d.fail("levels."+name, "%v", err)
+			continue
+		}
+		if _, err := agent.ParseLevel(c.Levels[name]); err != nil {
+			d.fail("levels."+name, "%v", err)
+		}
+	}
+}
+
+func (c *Config) checkBudgets(d *document) {
+	b := c.Budgets
+	for _, one := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"resume", b.Resume},
+	} {
+		if one.value <= 0 {
+			d.fail("budgets."+one.key, "%s is not a positive time", one.value)
+		}
+	}
+}
+
+func (c *Config) checkNATS(d *document) {
+	n := c.NATS
+	if len(n.URLs) == 0 {
+		return
+	}
+	if c.Instance.AgentID == "" {
+		d.fail("instance.agent_id", "needed when nats.urls are given")
+	}
+	if strings.ContainsAny(c.Instance.AgentID, ".*> \t") {
+		d.fail("instance.agent_id", "%q is not one token of a subject", c.Instance.AgentID)
+	}
+	if (n.Cert == "") != (n.Key == "") {
+		d.fail("nats.cert", "certificate and key (nats.key) go together")
+	}
+	if strings.ContainsAny(n.Prefix, " \t") {
+		d.fail("nats.prefix", "%q contains white space", n.Prefix)
+	}
+}
+
+func (c *Config) checkLog(d *document) {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		d.fail("log.level", "unknown level %q (one of debug, info, warn, error)", c.Log.Level)
+	}
+	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
+		d.fail("log.format", "unknown format %q (one of text, json)", c.Log.Format)
+	}
+}
+
+// settings is the configuration as the agent takes it.
+func (c *Config) settings() agent.Settings {
+	s := agent.Settings{
+		Enabled:      c.EnableSnapshots,
+		Instance:     agent.Instance(c.Instance),
+		Levels:       map[agent.Trigger]agent.Level{},
+		AllowDegrade: c.AllowDegrade,
+		Budgets:      agent.Budgets(c.Budgets),
+		StateDir:     c.StateDir,
+		Depends:      c.depends(),
+	}
+	for _, d := range c.Disks {
+		s.Disks = append(s.Disks, quiesce.Disk(d))
+	}
+	for trigger, level := range c.Levels {
+		s.Levels[agent.Trigger(trigger)] = agent.Level(level)
+	}
+	return s
+}
+
+// depends lists what the daemon, its CPI and its guard need while a filesystem
+// is frozen.
+func (c *Config) depends() []quiesce.Dependency {
+	all := []quiesce.Dependency{
+		{Name: "state_dir", Path: c.StateDir},
+		{Name: "listen.socket", Path: c.runtimeDir()},
+		{Name: "the directory for temporary files", Path: os.TempDir()},
+	}
+	if c.CPI.Path != "" {
+		all = append(all, quiesce.Dependency{Name: "cpi.path", Path: c.CPI.Path})
+	}
+	if self, err := os.Executable(); err == nil {
+		all = append(all, quiesce.Dependency{Name: "the daemon's executable", Path: self})
+	}
+	for name, file := range map[string]*os.File{"standard output": os.Stdout, "standard error": os.Stderr} {
+		if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", file.Fd())); err == nil && filepath.IsAbs(path) {
+			all = append(all, quiesce.Dependency{Name: name, Path: path})
+		}
+	}
+	return all
+}
+
+// runtimeDir holds the socket and the state files of freezes.
+func (c *Config) runtimeDir() string { return filepath.Dir(c.Listen.Socket) }
+
+func (c *Config) cpiClient() *cpi.Client {
+	if c.CPI.Path == "" {
+		return nil
+	}
+	return &cpi.Client{Path: c.CPI.Path, Context: c.CPI.Context}
+}
+
+func (c *Config) bus() natsapi.Config {
+	return natsapi.Config{
+		URLs: c.NATS.URLs, CA: c.NATS.CA, Cert: c.NATS.Cert, Key: c.NATS.Key, Prefix: c.NATS.Prefix,
+		Subject: strings.ReplaceAll(c.NATS.Subject, "{agent_id}", c.Instance.AgentID),
+		AgentID: c.Instance.AgentID,
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/httpapi"
+)
+
+// defaultConfig is where the configuration lies unless --config says otherwise.
+const defaultConfig = "/etc/quiesced/quiesced.yml"
+
+// globals are the flags that every verb has.
+type globals struct {
+	*terminal
+	config string
+	socket string
+	json   bool
+}
+
+// root builds the command tree.
+func root(t *terminal) *cobra.Command {
+	g := &globals{terminal: t}
+	cmd := &cobra.Command{
+		Use:           "quiesced",
+		Short:         "Clean snapshots of a VM's persistent disks",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.PersistentFlags().StringVar(&g.config, "config", defaultConfig, "configuration `file`")
+	cmd.PersistentFlags().StringVar(&g.socket, "socket", "", "the daemon's unix `socket` (default: the configuration's)")
+	cmd.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	for _, verb := range []func(*globals) *cobra.Command{
+		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb,
+		runsVerb, statusVerb, thawVerb, checkConfigVerb, versionVerb,
+	} {
+		cmd.AddCommand(strict(verb(g)))
+	}
+	return cmd
+}
+
+// strict makes wrong arguments a usage error.
+func strict(cmd *cobra.Command) *cobra.Command {
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// socketPath is the flag, or else what the configuration says, or else the
+// default: a verb should work where the configuration cannot be read.
+func (g *globals) socketPath() string {
+	if g.socket != "" {
+		return g.socket
+	}
+	if c, err := loadConfig(g.config); err == nil {
+		return c.Listen.Socket
+	}
+	return defaultSocket
+}
+
+func (g *globals) client() api.Client {
+	return api.Client{Caller: httpapi.NewClient(g.socketPath())}
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/version"
+	"github.com/spf13/cobra"
+
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/wire"
+	"github.com/quiesced/quiesced/quiesce"
+)
+
+func snapshotsVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "snapshots",
+		Short: "List the snapshots that this VM's daemon took",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := g.client().Snapshots(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return g.document(list)
+			}
+			rows := [][]string{}
+			for _, s := range list {
+				instance := s.Job + "/" + s.UUID
+				if s.UUID == "" {
+					instance = fmt.Sprintf("%s/%d", s.Job, s.Index)
+				}
+				cid := s.CID
+				if s.State != "known" {
+					cid = strings.TrimSpace(fmt.Sprintf("%s (%s)", cid, s.State))
+				}
+				rows = append(rows, []string{instance, cid, timestamp(s.Created), yesNo(s.Clean), s.DiskCID, s.Level, s.Trigger})
+			}
+			g.table([]string{"Instance", "Snapshot CID", "Created At", "Clean", "Disk CID", "Level", "Trigger"}, rows)
+			g.count(len(list), "snapshot")
+			return nil
+		},
+	}
+}
+
+func deleteSnapshotVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:               "delete-snapshot CID",
+		Short:             "Delete a snapshot",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: g.completeCIDs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := g.client().Delete(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return g.success(api.Deleted{CIDs: args}, "Deleted snapshot %s\n\nSucceeded\n", args[0])
+		},
+	}
+}
+
+// completeCIDs offers the catalogue to the shell.
+func (g *globals) completeCIDs(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	list, err := g.client().Snapshots(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var cids []string
+	for _, s := range list {
+		if s.CID != "" {
+			cids = append(cids, s.CID)
+		}
+	}
+	return cids, cobra.ShellCompDirectiveNoFileComp
+}
+
+func deleteSnapshotsVerb(g *globals) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "delete-snapshots",
+		Short: "Delete every snapshot that this VM's daemon took",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !yes && !g.confirmed("Delete every snapshot of this instance?") {
+				return usageError{errors.New("nothing was deleted: not confirmed (--yes)")}
+			}
+			deleted, err := g.client().DeleteAll(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return g.document(api.Deleted{CIDs: deleted})
+			}
+			for _, cid := range deleted {
+				g.printf("Deleted snapshot %s\n", cid)
+			}
+			g.count(len(deleted), "snapshot")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func runsVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "runs",
+		Short: "List the runs that ended, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := g.client().Runs(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return g.document(list)
+			}
+			rows := [][]string{}
+			for _, r := range list {
+				rows = append(rows, []string{
+					r.ID, r.Trigger, r.Asked, r.Outcome, yesNo(r.Clean), timestamp(r.Started), span(r.Seconds["frozen"]), oneLine(r.Error),
+				})
+			}
+			g.table([]string{"Run", "Trigger", "Level", "Outcome", "Clean", "Started", "Frozen", "Error"}, rows)
+			g.count(len(list), "run")
+			return nil
+		},
+	}
+}
+
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
+
+func statusVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what the daemon is doing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := g.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return g.document(s)
+			}
+			g.printStatus(s)
+			return nil
+		},
+	}
+}
+
+func (g *globals) printStatus(s api.Status) {
+	g.printf("Instance   %s/%d %s\n", s.Instance.Job, s.Instance.Index, s.Instance.ID)
+	g.printf("Snapshots  %d, %s\n", s.Snapshots, map[bool]string{true: "enabled", false: "disabled"}[s.Enabled])
+	switch {
+	case s.Work == "":
+		g.printf("Now        idle\n")
+	default:
+		g.printf("Now        %s %s, for %s\n", s.Work, s.Phase, time.Since(*s.Since).Round(time.Millisecond))
+	}
+	if s.Last != nil {
+		g.printf("Last run   %s %s, %s%s\n", s.Last.ID, s.Last.Outcome, timestamp(s.Last.Ended), cleanWord(*s.Last))
+	}
+	for _, id := range s.Unsaved {
+		g.printf("NOT RECORDED yet: run %s\n", id)
+	}
+	for _, what := range s.Stuck {
+		g.printf("NOT THAWED: %s\n", what)
+	}
+	g.printf("Version    %s\n", s.Version)
+}
+
+func cleanWord(r wire.Report) string {
+	if r.Clean {
+		return ", clean"
+	}
+	return ""
+}
+
+func thawVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "thaw",
+		Short: "Thaw whatever a daemon on this machine froze, be it alive or not",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			binary, err := openGuard()
+			if err != nil {
+				return err
+			}
+			c := &Config{Listen: ListenConfig{Socket: g.socketPath()}}
+			freezer := quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
+			left, err := freezer.Recover(cmd.Context(), true)
+			errs := []error{err}
+			rows := [][]string{}
+			for _, r := range left {
+				errs = append(errs, r.Err)
+				for _, f := range r.Result.Filesystems {
+					rows = append(rows, []string{r.RunID, f.Path, f.State.String(), r.Result.Cause.String()})
+				}
+			}
+			if err := errors.Join(errs...); err != nil {
+				return &api.Error{Kind: api.KindNotResumed, Message: err.Error()}
+			}
+			if g.json {
+				return g.document(thawed(rows))
+			}
+			g.table([]string{"Run", "Mount", "State", "Cause"}, rows)
+			g.count(len(rows), "filesystem")
+			return nil
+		},
+	}
+}
+
+func thawed(rows [][]string) []map[string]string {
+	list := []map[string]string{}
+	for _, r := range rows {
+		list = append(list, map[string]string{"run_id": r[0], "mount": r[1], "state": r[2], "cause": r[3]})
+	}
+	return list
+}
+
+func versionVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return g.success(
+				map[string]string{"version": version.Version, "revision": version.GetRevision(), "go": version.GoVersion},
+				"%s\n", version.Print("quiesced"))
+		},
+	}
+}

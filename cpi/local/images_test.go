@@ -1,0 +1,453 @@
+package local_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/cpi/local"
+)
+
+const mib = 1 << 20
+
+func open(t *testing.T, root string) *local.Images {
+	t.Helper()
+	m, err := local.NewImages(root, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// addDisk makes a disk with so much data at 1 MiB, between holes of 1 MiB and
+// 64 MiB.
+func addDisk(t *testing.T, root, cid string, data int) {
+	t.Helper()
+	dir := filepath.Join(root, "disks")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeImage(t, filepath.Join(dir, cid+".img"), data)
+}
+
+func writeImage(t *testing.T, path string, data int) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	random := rand.NewChaCha8([32]byte{1})
+	block := make([]byte, mib)
+	for at := 0; at < data; at += len(block) {
+		random.Read(block)
+		if _, err := f.WriteAt(block[:min(mib, data-at)], int64(at+mib)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(int64(data) + 65*mib); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := []string{}
+	for _, entry := range entries {
+		found = append(found, entry.Name())
+	}
+	return found
+}
+
+func wantNames(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if diff := cmp.Diff(append([]string{}, want...), names(t, dir)); diff != "" {
+		t.Errorf("%s: -want +got\n%s", filepath.Base(dir), diff)
+	}
+}
+
+func same(t *testing.T, a, b string) bool {
+	t.Helper()
+	one, err := os.ReadFile(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Equal(one, other)
+}
+
+func TestASnapshotIsTheDiskAtItsTime(t *testing.T) {
+	for _, tt := range []struct {
+		how   string
+		mount func(*testing.T) string
+	}{
+		{"reflink", mountXFS},
+		{"copy", func(t *testing.T) string { return mountExt4(t, "100M") }},
+	} {
+		t.Run(tt.how, func(t *testing.T) {
+			root := tt.mount(t)
+			addDisk(t, root, "disk-1", 5*mib+123)
+			var notes bytes.Buffer
+			m, err := local.NewImages(root, &notes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			cid, err := m.SnapshotDisk("disk-1", local.Object{"deployment": json.RawMessage(`"d&p"`)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			disk := filepath.Join(root, "disks", "disk-1.img")
+			snapshot := filepath.Join(root, "snapshots", cid+".img")
+			wantNames(t, filepath.Dir(snapshot), cid+".img", cid+".json")
+			if !same(t, disk, snapshot) {
+				t.Error("the snapshot differs from the disk")
+			}
+			if !strings.HasPrefix(notes.String(), fmt.Sprintf("snapshot '%s' of disk 'disk-1' created by %s in ", cid, tt.how)) {
+				t.Errorf("noted %q", notes.String())
+			}
+			checkSidecar(t, filepath.Join(root, "snapshots", cid+".json"), tt.how, began)
+			if used := blocks(t, snapshot); used > 6*mib {
+				t.Errorf("the holes were filled: it uses %d bytes", used)
+			}
+			before, _ := os.ReadFile(snapshot)
+			if err := os.WriteFile(disk, []byte("changed"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if after, _ := os.ReadFile(snapshot); !bytes.Equal(before, after) {
+				t.Error("the snapshot changed with the disk")
+			}
+		})
+	}
+}
+
+func checkSidecar(t *testing.T, path, how string, began time.Time) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, got["created_at"].(string))
+	if err != nil || at.Before(began) || at.After(time.Now()) {
+		t.Errorf("created_at is %v, %v", got["created_at"], err)
+	}
+	delete(got, "created_at")
+	want := map[string]any{
+		"disk_cid": "disk-1", "method": how, "size": float64(70*mib + 123),
+		"metadata": map[string]any{"deployment": "d&p"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func blocks(t *testing.T, path string) int64 {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return stat.Blocks * 512
+}
+
+func TestAnImageOfHolesAndAnEmptyOneCanBeCopied(t *testing.T) {
+	root := mountExt4(t, "20M")
+	m := open(t, root)
+	for _, size := range []int64{0, 1, 1 << 30} {
+		addDisk(t, root, "d", 0)
+		disk := filepath.Join(root, "disks", "d.img")
+		if err := os.Truncate(disk, size); err != nil {
+			t.Fatal(err)
+		}
+		cid, err := m.SnapshotDisk("d", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(root, "snapshots", cid+".img"))
+		if err != nil || info.Size() != size {
+			t.Errorf("got %v, %v; want %d bytes", info, err, size)
+		}
+	}
+}
+
+func TestAFullFilesystemIsNoDiskSpaceAndLeavesNothing(t *testing.T) {
+	root := mountExt4(t, "20M")
+	addDisk(t, root, "disk-1", 10*mib)
+	m := open(t, root)
+	_, err := m.SnapshotDisk("disk-1", nil)
+	if !errors.Is(err, cpi.NoDiskSpace) {
+		t.Fatalf("got %v", err)
+	}
+	wantNames(t, filepath.Join(root, "snapshots"))
+	if err := os.Truncate(filepath.Join(root, "disks", "disk-1.img"), 2*mib); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.SnapshotDisk("disk-1", nil); err != nil {
+		t.Errorf("the space was not given back: %v", err)
+	}
+}
+
+func TestAnImageElsewhereIsADiskThroughALink(t *testing.T) {
+	root, elsewhere := mountXFS(t), filepath.Join(t.TempDir(), "store.img")
+	writeImage(t, elsewhere, mib)
+	m := open(t, root)
+	if err := os.Mkdir(filepath.Join(root, "disks"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(root, "disks", "mine.img")); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := m.HasDisk("mine"); !has || err != nil {
+		t.Errorf("got %v, %v", has, err)
+	}
+	cid, err := m.SnapshotDisk("mine", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !same(t, elsewhere, filepath.Join(root, "snapshots", cid+".img")) {
+		t.Error("the snapshot differs from the image")
+	}
+	if err := m.SetDiskMetadata("mine", local.Object{"a": json.RawMessage("1")}); err != nil {
+		t.Error(err)
+	}
+	if err := m.DeleteDisk("mine"); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, filepath.Join(root, "disks"))
+	if _, err := os.Stat(elsewhere); err != nil {
+		t.Errorf("the image was deleted: %v", err)
+	}
+}
+
+func TestWhatIsNoImageIsNoDisk(t *testing.T) {
+	root := t.TempDir()
+	m := open(t, root)
+	dir := filepath.Join(root, "disks")
+	err := errors.Join(os.Mkdir(dir, 0o700), os.Mkdir(filepath.Join(dir, "dir.img"), 0o700),
+		syscall.Mkfifo(filepath.Join(dir, "pipe.img"), 0o600), os.Symlink("/dev/zero", filepath.Join(dir, "zero.img")),
+		os.Symlink("gone", filepath.Join(dir, "dangling.img")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for disk, want := range map[string]cpi.ErrorType{
+		"dir": cpi.CloudError, "pipe": cpi.CloudError, "zero": cpi.CloudError,
+		"dangling": cpi.DiskNotFound, "missing": cpi.DiskNotFound,
+	} {
+		_, err := m.SnapshotDisk(disk, nil)
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), disk) {
+			t.Errorf("%s: got %v, want %s", disk, err, want)
+		}
+	}
+}
+
+func TestOddCIDsAreRefusedByName(t *testing.T) {
+	m := open(t, t.TempDir())
+	for name, cid := range map[string]string{
+		"an empty one":               "",
+		"this directory":             ".",
+		"the parent":                 "..",
+		"a hidden one":               ".tmp-x",
+		"one with a slash":           "../disks/a",
+		"one with a NUL":             "a\x00b",
+		"one longer than is allowed": strings.Repeat("a", 201),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, has := m.HasDisk(cid)
+			_, snapshot := m.SnapshotDisk(cid, nil)
+			for i, err := range []error{has, snapshot, m.DeleteDisk(cid), m.DeleteSnapshot(cid), m.SetDiskMetadata(cid, nil)} {
+				if !errors.Is(err, cpi.CpiError) || !strings.Contains(err.Error(), fmt.Sprintf("%q", cid)) {
+					t.Errorf("method %d: got %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+func TestTheLongestCIDWorks(t *testing.T) {
+	root, cid := t.TempDir(), strings.Repeat("a", 200)
+	addDisk(t, root, cid, 1)
+	m := open(t, root)
+	_, err := m.SnapshotDisk(cid, nil)
+	if err := errors.Join(err, m.SetDiskMetadata(cid, local.Object{}), m.DeleteDisk(cid)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADiskIsCreatedListedAndDeleted(t *testing.T) {
+	root := t.TempDir()
+	m := open(t, root)
+	cid, err := m.CreateDisk(3, local.Object{"type": json.RawMessage(`"fast"`)}, "vm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(root, "disks", cid+".img"))
+	if err != nil || info.Size() != 3*mib || info.Mode() != 0o600 {
+		t.Errorf("got %v, %v", info, err)
+	}
+	addDisk(t, root, "linked", 1)
+	for vm, want := range map[string][]string{"vm-1": {cid, "linked"}, "vm-2": {"linked"}} {
+		if got, err := m.Disks(vm); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, %v", vm, got, err)
+		}
+	}
+	if err := m.DeleteDisk(cid); err != nil {
+		t.Error(err)
+	}
+	if has, err := m.HasDisk(cid); has || err != nil {
+		t.Errorf("after the deletion: %v, %v", has, err)
+	}
+	if err := m.DeleteDisk(cid); !errors.Is(err, cpi.DiskNotFound) {
+		t.Errorf("deleted again: %v", err)
+	}
+	wantNames(t, filepath.Join(root, "disks"), "linked.img")
+}
+
+func TestADiskOfNoSizeIsNotCreated(t *testing.T) {
+	m := open(t, t.TempDir())
+	for _, size := range []int64{0, -1, 1 << 60} {
+		if _, err := m.CreateDisk(size, nil, ""); !errors.Is(err, cpi.CpiError) {
+			t.Errorf("%d: got %v", size, err)
+		}
+	}
+}
+
+func TestMetadataOfADiskIsMerged(t *testing.T) {
+	root := t.TempDir()
+	m := open(t, root)
+	cid, err := m.CreateDisk(1, local.Object{"type": json.RawMessage(`"fast"`)}, "vm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, given := range []local.Object{{"a": json.RawMessage("1"), "b": json.RawMessage("2")}, {"b": json.RawMessage("[3]")}} {
+		if err := m.SetDiskMetadata(cid, given); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(root, "disks", cid+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	delete(got, "created_at")
+	want := map[string]any{
+		"vm_cid": "vm-1", "cloud_properties": map[string]any{"type": "fast"},
+		"metadata": map[string]any{"a": 1.0, "b": []any{3.0}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	wantNames(t, filepath.Join(root, "disks"), cid+".img", cid+".json")
+	if err := m.SetDiskMetadata("other", nil); !errors.Is(err, cpi.DiskNotFound) {
+		t.Errorf("got %v for a disk that is not there", err)
+	}
+}
+
+func TestASnapshotIsDeletedOnce(t *testing.T) {
+	root := t.TempDir()
+	addDisk(t, root, "d", 1)
+	m := open(t, root)
+	if err := m.DeleteSnapshot("snap-1"); !errors.Is(err, cpi.CloudError) {
+		t.Errorf("without any snapshot: %v", err)
+	}
+	cid, err := m.SnapshotDisk("d", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DeleteSnapshot(cid); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, filepath.Join(root, "snapshots"))
+	if err := m.DeleteSnapshot(cid); !errors.Is(err, cpi.CloudError) || !strings.Contains(err.Error(), cid) {
+		t.Errorf("deleted again: %v", err)
+	}
+}
+
+func TestARootThatIsNoDirectoryIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range []string{"", "relative", file, file + "/below", filepath.Join(t.TempDir(), "missing")} {
+		if _, err := local.NewImages(root, io.Discard); !errors.Is(err, cpi.CpiError) {
+			t.Errorf("%q: got %v", root, err)
+		}
+	}
+}
+
+func TestCallsAtATimeDoNotDisturbEachOther(t *testing.T) {
+	root := mountXFS(t)
+	addDisk(t, root, "d", 2*mib)
+	var calls sync.WaitGroup
+	kept := make([]string, 8)
+	for i := range kept {
+		calls.Go(func() {
+			m := open(t, root)
+			for round := range 5 {
+				cid, err := m.SnapshotDisk("d", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				key := fmt.Sprintf("%d-%d", i, round)
+				if err := m.SetDiskMetadata("d", local.Object{key: json.RawMessage("1")}); err != nil {
+					t.Error(err)
+				}
+				disk, err := m.CreateDisk(1, nil, "")
+				if err := errors.Join(err, m.DeleteDisk(disk)); err != nil {
+					t.Error(err)
+				}
+				if round < 4 {
+					if err := m.DeleteSnapshot(cid); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				kept[i] = cid
+			}
+		})
+	}
+	calls.Wait()
+	var want []string
+	for _, cid := range kept {
+		want = append(want, cid+".img", cid+".json")
+		if !same(t, filepath.Join(root, "disks", "d.img"), filepath.Join(root, "snapshots", cid+".img")) {
+			t.Errorf("%s differs from the disk", cid)
+		}
+	}
+	wantNames(t, filepath.Join(root, "snapshots"), want...)
+	wantNames(t, filepath.Join(root, "disks"), "d.img", "d.json")
+	text, err := os.ReadFile(filepath.Join(root, "disks", "d.json"))
+	if n := strings.Count(string(text), `": 1`); n != 40 || err != nil {
+		t.Errorf("%d of 40 keys were kept, %v", n, err)
+	}
+}

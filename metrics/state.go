@@ -1,0 +1,92 @@
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quiesced/quiesced/agent"
+)
+
+// State is where the agent's state is read at each scrape.
+type State interface {
+	Status() (agent.Status, error)
+	Snapshots() ([]agent.Snapshot, error)
+	Reports(limit int) ([]agent.Report, error)
+}
+
+// Watch adds the metrics of the agent's state, and takes the times of the last
+// successful and the last clean run from its history, so that a restart of the
+// daemon does not look like a backup that never was.
+func (m *Metrics) Watch(s State) error {
+	reports, err := s.Reports(0)
+	if err != nil {
+		return err
+	}
+	var success, clean bool
+	for _, r := range reports { // newest first
+		if !success && r.Outcome == agent.OutcomeSucceeded {
+			success = true
+			m.lastSuccess.Set(seconds(r.Ended))
+		}
+		if !clean && r.Clean {
+			clean = true
+			m.lastClean.Set(seconds(r.Ended))
+		}
+	}
+	return m.registry.Register(&state{s})
+}
+
+// state reads gauges when it is scraped.
+type state struct{ State }
+
+var (
+	snapshotsDesc  = prometheus.NewDesc(Snapshots, "Snapshots in the catalogue, by whether they are clean.", []string{"clean"}, nil)
+	unresolvedDesc = prometheus.NewDesc(Unresolved, "Snapshots that the CPI may have made and whose CIDs are not known.", nil, nil)
+	busyDesc       = prometheus.NewDesc(Busy, "1 while a run or a deletion is under way.", nil, nil)
+	stuckDesc      = prometheus.NewDesc(Stuck, "Freezes of dead guards that could not be thawed yet.", nil, nil)
+	enabledDesc    = prometheus.NewDesc(Enabled, "1 if enable_snapshots is true.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *state) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, enabledDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector. A journal that cannot be read is
+// missing series and a counted error, not a failed scrape.
+func (s *state) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if status, err := s.Status(); err == nil {
+		gauge(busyDesc, number(status.Work != ""))
+		gauge(stuckDesc, float64(len(status.Stuck)))
+		gauge(enabledDesc, number(status.Enabled))
+	}
+	all, err := s.Snapshots()
+	if err != nil {
+		return
+	}
+	count, unresolved := map[bool]int{}, 0
+	for _, one := range all {
+		if one.State == agent.SnapshotUnresolved {
+			unresolved++
+			continue
+		}
+		count[one.Clean]++
+	}
+	gauge(unresolvedDesc, float64(unresolved))
+	for _, clean := range []bool{false, true} {
+		gauge(snapshotsDesc, float64(count[clean]), strconv.FormatBool(clean))
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,51 @@
+package quiesce
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quiesced/quiesced/quiesce/guard"
+)
+
+// Freezer starts guards and recovers what an earlier one left behind.
+type Freezer struct {
+	Binary *guard.Binary // the guard's executable, opened at start-up
+	Dir    string        // where the guards' state files lie; on a tmpfs
+}
+
+// Start starts a guard for the filesystems and returns when it has opened and
+// verified each of them and is ready. Nothing is frozen yet. The guard thaws by
+// itself when the freeze has lasted for limit.
+func (f *Freezer) Start(ctx context.Context, run string, fs []Filesystem, limit time.Duration) (*guard.Guard, error) {
+	targets := make([]guard.Filesystem, 0, len(fs))
+	for _, one := range fs {
+		t, err := target(one)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return guard.Start(ctx, f.Binary, targets, guard.Options{RunID: run, Dir: f.Dir, Deadline: limit})
+}
+
+// Recover thaws what guards of dead daemons left frozen. With force it thaws
+// what a living daemon's guard holds, too.
+func (f *Freezer) Recover(ctx context.Context, force bool) ([]guard.Recovered, error) {
+	return guard.Recover(ctx, f.Binary, f.Dir, guard.RecoverOptions{Force: force})
+}
+
+// target is what the guard has to find again when it opens the mount point. Its
+// device is the one that stat(2) shows there, which for a btrfs subvolume is
+// not the superblock's.
+func target(f Filesystem) (guard.Filesystem, error) {
+	t, err := guard.Identify(f.Path)
+	if err != nil {
+		return guard.Filesystem{}, err
+	}
+	if t.MountID != f.MountID {
+		return guard.Filesystem{}, fmt.Errorf("cannot use mount %q: it was mount %d and is now mount %d", f.Path, f.MountID, t.MountID)
+	}
+	t.Type, t.Rank = f.Type, f.Rank
+	return t, nil
+}

@@ -1,0 +1,49 @@
+package guard
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// Binary is the guard's executable, held open: it runs even when its package
+// has been removed.
+type Binary struct {
+	file *os.File
+}
+
+// OpenBinary opens the executable at path.
+func OpenBinary(path string) (*Binary, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the guard: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Mode()&0o111 == 0) {
+		err = &os.PathError{Op: "run", Path: path, Err: os.ErrPermission}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot open the guard: %w", err)
+	}
+	return &Binary{file: f}, nil
+}
+
+// Close closes the executable. Guards that run are not affected.
+func (b *Binary) Close() error { return b.file.Close() }
+
+// command prepares a run of b with state as descriptor 3, itself as 4 and
+// further files after these. The executable is named through its descriptor in
+// the child, because those of the parent may be overwritten before the exec.
+func (b *Binary) command(state *os.File, args []string, further ...*os.File) *exec.Cmd {
+	return &exec.Cmd{
+		Path:        "/proc/self/fd/" + strconv.Itoa(binaryFD),
+		Args:        append([]string{"quiesced-guard"}, args...),
+		Env:         []string{"GOGC=off"},
+		Dir:         "/",
+		ExtraFiles:  append([]*os.File{state, b.file}, further...),
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+}

@@ -1,0 +1,79 @@
+package guard
+
+import (
+	"runtime"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// thawLeft is the "thaw" run: it thaws what a guard left frozen. guardHeld says
+// that the guard was killed but is held up in the kernel; descriptor 5 is its
+// pidfd then. The caller bounds the run's time.
+func thawLeft(rec *Record, cells cells, guardHeld bool) int {
+	p := newProgram(rec, cells)
+	runtime.GOMAXPROCS(len(p.mounts) + 2)
+	gone := func() bool { return !guardHeld || fired(pidfdFD, 0) }
+	if cells.cause() == CauseNone {
+		cells.setCause(CauseRecovered)
+	}
+	left := 0
+	for _, rank := range slices.Backward(p.ranks) {
+		started := 0
+		for _, m := range rank {
+			if m.cell.state().owed() {
+				started++
+				go func() { m.recover(gone); p.thawed <- m }()
+			}
+		}
+		left += started - p.await(started, rankPatience)
+	}
+	for range left {
+		<-p.thawed
+	}
+	return p.verdict(CauseRecovered)
+}
+
+// recover thaws a filesystem whose guard was killed. Only the superblock is
+// checked: the guard's mount may be of another mount namespace, or gone and
+// mounted again, while the superblock, frozen, is the same.
+func (m *mount) recover(gone func() bool) {
+	state := m.cell.state()
+	fd, err := m.open(false)
+	if err != nil {
+		m.cell.set(state, toErrno(err))
+		return
+	}
+	m.fd = fd
+	if state == StateIntended {
+		m.recoverIntended(gone)
+		return
+	}
+	m.cell.set(StateThawing, 0)
+	m.conclude(m.fithaw())
+}
+
+// recoverIntended thaws m when it is not known whether the killed guard's
+// FIFREEZE has completed. Until the guard is gone it may yet do so, and a thread
+// of the guard may be held up elsewhere until m is thawed; so FITHAW is repeated
+// and only the answer after the guard's end is the last. The state stays
+// intended for as long, for whoever takes over from this run.
+func (m *mount) recoverIntended(gone func() bool) {
+	released := false
+	for !gone() {
+		if ioctl(m.fd, fiThaw) == 0 {
+			released = true
+			m.cell.thawAt.Store(boottime())
+		}
+		pause(10)
+	}
+	errno := m.fithaw()
+	switch {
+	case errno != unix.EINVAL:
+		m.conclude(errno)
+	case released:
+		m.cell.set(StateThawed, 0)
+	default:
+		m.cell.set(StateNone, 0)
+	}
+}

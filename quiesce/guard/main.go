@@ -1,0 +1,154 @@
+package guard
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors of the guard, and those of a "thaw" run.
+const (
+	commandsFD = 0
+	answersFD  = 1
+	stateFD    = 3
+	binaryFD   = 4
+	pidfdFD    = 5
+)
+
+// Exit statuses.
+const (
+	exitThawed   = 0
+	exitFailed   = 1
+	exitProtocol = 2
+	exitState    = 3
+)
+
+// Main is the guard program. It returns the exit status.
+func Main() int {
+	debug.SetGCPercent(-1)
+	signal.Ignore(unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	unix.Close(binaryFD)
+	rec, cells, err := mapState(stateFD)
+	if err != nil {
+		answer("failed cannot use the state file: " + err.Error())
+		return exitState
+	}
+	if len(os.Args) > 1 && os.Args[1] == "thaw" {
+		return thawLeft(rec, cells, len(os.Args) > 2)
+	}
+	return newProgram(rec, cells).run()
+}
+
+// run takes the guard from its start to its end.
+func (p *program) run() int {
+	me, err := self()
+	if err != nil {
+		answer("failed cannot read the own start time: " + err.Error())
+		return exitFailed
+	}
+	p.cells.setGuard(me)
+	if !p.openMounts() {
+		answer("failed")
+		return exitFailed
+	}
+	if err := p.openTimer(); err != nil {
+		answer("failed cannot create a timer: " + err.Error())
+		return exitFailed
+	}
+	harden(len(p.mounts))
+	p.startThreads()
+	answer("ready")
+	p.baton <- struct{}{}
+	return <-p.over
+}
+
+// openMounts opens every filesystem and checks that it is the surveyed one.
+// From here on an unmount answers EBUSY. What is wrong is in the cells.
+func (p *program) openMounts() bool {
+	ok := true
+	for _, m := range p.mounts {
+		var err error
+		if m.fd, err = m.open(true); err != nil {
+			m.cell.set(StateFailed, toErrno(err))
+			ok = false
+		}
+	}
+	return ok
+}
+
+func (p *program) openTimer() (err error) {
+	p.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	p.poll[0] = unix.PollFd{Fd: int32(p.timer), Events: unix.POLLIN}
+	p.poll[1] = unix.PollFd{Fd: commandsFD, Events: unix.POLLIN}
+	return err
+}
+
+// harden keeps memory pressure and a reader that went away from the guard.
+// Protections that are not to be had are warned of.
+func harden(filesystems int) {
+	// The scheduler lets as many threads into blocking system calls at once as
+	// it has Ps: one for each freeze and each thaw, and for the crew.
+	runtime.GOMAXPROCS(2*filesystems + 4)
+	unix.SetNonblock(answersFD, true)
+	unix.SetNonblock(commandsFD, true)
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		answer("warning cannot lock memory: " + err.Error())
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		answer("warning cannot be exempted from the OOM killer: " + err.Error())
+	}
+}
+
+// startThreads starts every thread the guard will ever need and waits until
+// they run.
+func (p *program) startThreads() {
+	for range crewSize {
+		p.thread(p.crew)
+	}
+	p.thread(p.signals)
+	if len(p.mounts) == 1 {
+		return // the crew does it all
+	}
+	for _, m := range p.mounts {
+		p.thread(func() { m.freezer(p) })
+		p.thread(func() { m.thawer(p) })
+	}
+}
+
+// thread starts do on an OS thread of its own and returns when that is there.
+func (p *program) thread(do func()) {
+	up := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(up)
+		do()
+	}()
+	<-up
+}
+
+// signals thaws on the first signal that would end a process otherwise.
+func (p *program) signals() {
+	caught := make(chan os.Signal, 1)
+	all := []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGALRM, unix.SIGVTALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGABRT}
+	for s := 34; s <= 64; s++ { // the real-time signals
+		all = append(all, syscall.Signal(s))
+	}
+	signal.Notify(caught, all...)
+	<-caught
+	p.end(CauseSignal)
+}
+
+// answer writes one line. A pipe that is gone or full loses it.
+func answer(line string) {
+	unix.Write(answersFD, []byte(line+"\n"))
+}
+
+// pause sleeps without the scheduler's timers.
+func pause(milliseconds int) {
+	unix.Poll(nil, milliseconds)
+}

@@ -1,0 +1,162 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// RecoverOptions are what Recover is told.
+type RecoverOptions struct {
+	// Force also thaws what a living daemon holds frozen.
+	Force bool
+}
+
+// Recovery is what Recover did about a state file.
+type Recovery string
+
+// Values of Recovery.
+const (
+	RecoveryStale  Recovery = "stale"  // of an earlier boot: removed
+	RecoveryInUse  Recovery = "in use" // its creator lives, and no force: left alone
+	RecoveryEnded  Recovery = "ended"  // nothing was frozen any more: removed
+	RecoveryThawed Recovery = "thawed" // Recover thawed: removed
+	RecoveryStuck  Recovery = "stuck"  // could not be thawed in time: kept, see Err
+)
+
+// Recovered is what Recover found and did about one state file.
+type Recovered struct {
+	Path     string // of the state file
+	RunID    string
+	Creator  Process
+	Recovery Recovery
+	Result   Result
+	Err      error // matches ErrStuck
+}
+
+// Recover brings every state file in dir to its end. A guard that is alive
+// while its creator is dead gets 2 s to thaw by itself and is killed then.
+// Several Recovers may run at once. A file that cannot be understood is kept
+// and is part of the error; the others are recovered all the same.
+func Recover(ctx context.Context, b *Binary, dir string, o RecoverOptions) ([]Recovered, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, fmt.Errorf("cannot recover: %w", err)
+	}
+	paths, err := statePaths(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot recover: %w", err)
+	}
+	r := recoverer{binary: b, boot: boot, force: o.Force}
+	found, errs := make([]*Recovered, len(paths)), make([]error, len(paths))
+	var all sync.WaitGroup
+	for i, path := range paths {
+		all.Go(func() { found[i], errs[i] = r.file(ctx, path) })
+	}
+	all.Wait()
+	var recovered []Recovered
+	for _, f := range found {
+		if f != nil {
+			recovered = append(recovered, *f)
+		}
+	}
+	return recovered, errors.Join(errs...)
+}
+
+// recoverer is one call of Recover.
+type recoverer struct {
+	binary *Binary
+	boot   string
+	force  bool
+}
+
+// file recovers the state file at path. It returns nil when somebody else has.
+func (r recoverer) file(ctx context.Context, path string) (*Recovered, error) {
+	s, err := openState(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot recover: %w", err)
+	}
+	defer s.close()
+	wait, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	if err := s.lock(wait); err != nil || s.removed() {
+		return nil, err
+	}
+	rec, err := s.read()
+	if err != nil {
+		return nil, fmt.Errorf("cannot recover: %w", err)
+	}
+	return r.record(ctx, s, rec)
+}
+
+// record recovers a state file that is locked and says rec.
+func (r recoverer) record(ctx context.Context, s *stateFile, rec *Record) (*Recovered, error) {
+	found := &Recovered{Path: s.path, RunID: rec.RunID, Creator: rec.Creator, Result: rec.result()}
+	if rec.BootID != r.boot {
+		found.Recovery = RecoveryStale
+		return found, s.remove()
+	}
+	if r.inUse(rec) {
+		found.Recovery = RecoveryInUse
+		return found, nil
+	}
+	held, err := r.retire(rec.Guard)
+	if err != nil {
+		return nil, err
+	}
+	if held != nil {
+		defer held.pidfd.Close()
+	}
+	return found, r.settle(ctx, s, found, held)
+}
+
+// settle ends found's record and says in found how.
+func (r recoverer) settle(ctx context.Context, s *stateFile, found *Recovered, held *holdup) error {
+	before, err := s.read()
+	if err != nil {
+		return err
+	}
+	after, err := settle(ctx, r.binary, s, held)
+	if after != nil {
+		found.Result = after.result()
+	}
+	switch {
+	case errors.Is(err, ErrStuck):
+		found.Recovery, found.Err = RecoveryStuck, err
+		return nil
+	case before.owed():
+		found.Recovery = RecoveryThawed
+	default:
+		found.Recovery = RecoveryEnded
+	}
+	return err
+}
+
+// inUse says whether rec is left alone. A guard that is only starting has
+// nothing frozen, and force has nothing to thaw.
+func (r recoverer) inUse(rec *Record) bool {
+	return rec.Creator.alive() && (!r.force || rec.Guard.PID == 0)
+}
+
+// retire sees the guard's process p end, and kills it when it does not. It
+// returns the pidfd of one that is held up; its caller closes that.
+func (r recoverer) retire(p Process) (*holdup, error) {
+	pidfd, err := p.pidfd()
+	if pidfd == nil || err != nil {
+		return nil, err
+	}
+	if r.force {
+		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGTERM, nil, 0)
+	}
+	if fired(int(pidfd.Fd()), answerPatience) || fence(int(pidfd.Fd()), fencePatience) {
+		return nil, pidfd.Close()
+	}
+	return &holdup{pidfd: pidfd, pid: p.PID}, nil
+}

@@ -1,0 +1,231 @@
+package guard
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// mount is a filesystem in the guard.
+type mount struct {
+	Filesystem
+	fd     int
+	cell   cell
+	orders chan byte     // 's' or 'f', to its freezer
+	melt   chan struct{} // to its thawer
+
+	begun   atomic.Bool   // a freeze was, or is about to be, intended
+	settled chan struct{} // closed when that freeze has returned
+}
+
+func newMounts(rec *Record, cells cells) []*mount {
+	var mounts []*mount
+	for i, f := range rec.Filesystems {
+		mounts = append(mounts, &mount{
+			Filesystem: f,
+			fd:         -1,
+			cell:       cells.filesystem(i),
+			orders:     make(chan byte, 1),
+			melt:       make(chan struct{}, 1),
+			settled:    make(chan struct{}),
+		})
+	}
+	return mounts
+}
+
+// byRank groups mounts by rank, lowest first.
+func byRank(mounts []*mount) [][]*mount {
+	sorted := slices.Clone(mounts)
+	slices.SortStableFunc(sorted, func(a, b *mount) int { return a.Rank - b.Rank })
+	var ranks [][]*mount
+	for i, m := range sorted {
+		if i == 0 || m.Rank != sorted[i-1].Rank {
+			ranks = append(ranks, nil)
+		}
+		last := len(ranks) - 1
+		ranks[last] = append(ranks[last], m)
+	}
+	return ranks
+}
+
+// sync writes out all filesystems and says whether every one succeeded.
+func (p *program) sync() bool {
+	return p.each(p.mounts, 's') && !slices.ContainsFunc(p.mounts, func(m *mount) bool { return m.cell.errno() != 0 })
+}
+
+// freeze freezes all filesystems. It returns at the first failure, while
+// others may be under way still.
+func (p *program) freeze() bool {
+	for _, rank := range p.ranks {
+		if !p.each(rank, 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// each has order carried out for all mounts at once and waits for them; an
+// 'f' that fails ends the wait. One mount needs no hand-off.
+func (p *program) each(mounts []*mount, order byte) bool {
+	if len(mounts) == 1 {
+		return mounts[0].do(order, &p.ending)
+	}
+	for _, m := range mounts {
+		m.orders <- order
+	}
+	for range mounts {
+		if m := <-p.returned; order == 'f' && m.cell.state() != StateFrozen {
+			return false
+		}
+	}
+	return true
+}
+
+// freezer carries out orders for m on a thread of its own.
+func (m *mount) freezer(p *program) {
+	for order := range m.orders {
+		m.do(order, &p.ending)
+		p.returned <- m
+	}
+}
+
+func (m *mount) do(order byte, ending *atomic.Bool) bool {
+	if order == 's' {
+		m.sync()
+		return true
+	}
+	return m.freeze(ending)
+}
+
+func (m *mount) sync() {
+	var errno = unix.Errno(0)
+	if err := unix.Syncfs(m.fd); err != nil {
+		errno = toErrno(err)
+	}
+	m.cell.set(StateNone, errno)
+}
+
+// freeze issues FIFREEZE unless the end has begun. begun is set before ending
+// is looked at, and end sets ending before it looks at begun: one of them sees
+// the other.
+func (m *mount) freeze(ending *atomic.Bool) bool {
+	m.begun.Store(true)
+	defer close(m.settled)
+	if ending.Load() {
+		return false
+	}
+	m.cell.began.Store(boottime())
+	m.cell.set(StateIntended, 0)
+	if errno := ioctl(m.fd, fiFreeze); errno != 0 {
+		m.cell.set(StateFailed, errno)
+		return false
+	}
+	m.cell.frozenAt.Store(boottime())
+	m.cell.set(StateFrozen, 0)
+	return true
+}
+
+// rankPatience bounds how long the thaw of one rank holds up the next: a FITHAW
+// may be stuck behind a filesystem that is yet to be thawed.
+const rankPatience = 50 * time.Millisecond
+
+// thaw thaws what is frozen, last rank first, and returns when all is. A freeze
+// under way holds nobody up: the others are thawed, which frees most.
+func (p *program) thaw() {
+	if len(p.mounts) == 1 {
+		p.mounts[0].thaw()
+		return
+	}
+	left := len(p.mounts)
+	for _, rank := range slices.Backward(p.ranks) {
+		settled := 0
+		for _, m := range rank {
+			if m.isSettled() {
+				settled++
+			}
+			m.melt <- struct{}{}
+		}
+		left -= p.await(settled, rankPatience)
+	}
+	for range left {
+		<-p.thawed
+	}
+}
+
+// await waits for n thawers, no longer than patience, and returns how many
+// were done.
+func (p *program) await(n int, patience time.Duration) int {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for done := range n {
+		select {
+		case <-p.thawed:
+		case <-late.C:
+			return done
+		}
+	}
+	return n
+}
+
+// thawer thaws m on a thread of its own.
+func (m *mount) thawer(p *program) {
+	for range m.melt {
+		m.thaw()
+		p.thawed <- m
+	}
+}
+
+// isSettled says whether m has no freeze under way.
+func (m *mount) isSettled() bool {
+	if !m.begun.Load() {
+		return true
+	}
+	select {
+	case <-m.settled:
+		return true
+	default:
+		return false
+	}
+}
+
+// thaw thaws m if its freeze succeeded, once that has returned: a FITHAW before
+// would answer EINVAL or be held up, and nothing else makes the freeze return.
+func (m *mount) thaw() {
+	if !m.begun.Load() {
+		return
+	}
+	<-m.settled
+	if m.cell.state() != StateFrozen {
+		return
+	}
+	m.cell.set(StateThawing, 0)
+	m.conclude(m.fithaw())
+}
+
+// fithaw issues the FITHAW. When the filesystem itself fails to thaw (EIO) it
+// stays frozen, and more attempts are made.
+func (m *mount) fithaw() unix.Errno {
+	const attempts = 5
+	for i := 1; ; i++ {
+		errno := ioctl(m.fd, fiThaw)
+		if errno == 0 || errno == unix.EINVAL || i == attempts {
+			return errno
+		}
+		pause(10)
+	}
+}
+
+// conclude records FITHAW's answer.
+func (m *mount) conclude(errno unix.Errno) {
+	switch errno {
+	case 0:
+		m.cell.thawAt.Store(boottime())
+		m.cell.set(StateThawed, 0)
+	case unix.EINVAL:
+		m.cell.set(StateLost, 0)
+	default:
+		m.cell.set(StateFrozen, errno)
+	}
+}

@@ -1,0 +1,210 @@
+package quiesce
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// maxLayers bounds how deep a stack of devices and filesystems is followed.
+const maxLayers = 32
+
+// Dependency is a path that the daemon needs while filesystems are frozen.
+type Dependency struct {
+	Name string // what it is, for the error: "state_dir"
+	Path string
+}
+
+// DependencyError says that the daemon would wait on what it is to freeze.
+type DependencyError struct {
+	Dependency
+	Mount string // the mount point that would be frozen
+}
+
+func (e *DependencyError) Error() string {
+	return fmt.Sprintf("cannot freeze %q: %s %q lies on it, and the daemon would wait for itself", e.Mount, e.Name, e.Path)
+}
+
+// Independent checks that none of the paths lies on one of the filesystems,
+// through any layer: a loop image's backing file, a mapped device, an overlay's
+// upper directory. The error is a *DependencyError.
+func (s *Survey) Independent(frozen []Filesystem, paths []Dependency) error {
+	for _, p := range paths {
+		layers, err := s.Layers(p.Path)
+		if err != nil {
+			return fmt.Errorf("cannot tell what %s %q lies on: %w", p.Name, p.Path, err)
+		}
+		for _, f := range frozen {
+			if slices.Contains(layers, f.Superblock) {
+				return &DependencyError{Dependency: p, Mount: f.Path}
+			}
+		}
+	}
+	return nil
+}
+
+// Layers lists the superblocks that a path depends on, its own first, then
+// those under its devices. A path that does not exist yet depends on what its
+// nearest existing parent depends on.
+func (s *Survey) Layers(path string) ([]Superblock, error) {
+	id, err := mountID(path)
+	if err != nil {
+		return nil, err
+	}
+	m := s.byID(id)
+	if m == nil {
+		return nil, fmt.Errorf("mount %d of %q is not in the mount table", id, path)
+	}
+	return s.layersOf(m)
+}
+
+// mountID asks the kernel which mount a path is on, following links.
+func mountID(path string) (uint64, error) {
+	for {
+		var st unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st)
+		if err == nil {
+			return st.Mnt_id, nil
+		}
+		parent := filepath.Dir(path)
+		if !errors.Is(err, unix.ENOENT) || parent == path {
+			return 0, &os.PathError{Op: "statx", Path: path, Err: err}
+		}
+		path = parent
+	}
+}
+
+func (s *Survey) layersOf(m *mountinfo.Info) ([]Superblock, error) {
+	w := &walk{survey: s}
+	if err := w.mount(m); err != nil {
+		return nil, err
+	}
+	return w.found, nil
+}
+
+// walk follows a stack downwards and collects the superblocks it meets.
+type walk struct {
+	survey *Survey
+	depth  int
+	found  []Superblock
+}
+
+func (w *walk) path(path string) error {
+	id, err := mountID(path)
+	if err != nil {
+		return err
+	}
+	m := w.survey.byID(id)
+	if m == nil {
+		return fmt.Errorf("mount %d of %q is not in the mount table", id, path)
+	}
+	return w.mount(m)
+}
+
+func (w *walk) mount(m *mountinfo.Info) error {
+	sb := superblockOf(m)
+	if slices.Contains(w.found, sb) {
+		return nil
+	}
+	w.found = append(w.found, sb)
+	if upper, ok := option(m.VFSOptions, "upperdir"); ok && m.FSType == "overlay" {
+		return w.path(upper)
+	}
+	for _, device := range w.survey.devices(m) {
+		if err := w.device(device); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// device follows one block device, by its name in /sys/class/block.
+func (w *walk) device(name string) error {
+	if w.depth++; w.depth > maxLayers {
+		return fmt.Errorf("more than %d layers under block device %s", maxLayers, name)
+	}
+	backing, err := w.survey.backingFile(name)
+	if err != nil {
+		return err
+	}
+	if backing != "" {
+		return w.path(backing)
+	}
+	for _, lower := range w.survey.lowerDevices(name) {
+		if err := w.device(lower); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// devices names the block devices of a mount's superblock: one for most
+// filesystems, every member for btrfs, none for those without a device.
+func (s *Survey) devices(m *mountinfo.Info) []string {
+	if m.Major != 0 {
+		if target, err := os.Readlink(s.system.sys("dev", "block", superblockOf(m).String())); err == nil {
+			return []string{filepath.Base(target)}
+		}
+		return nil
+	}
+	if m.FSType != "btrfs" {
+		return nil
+	}
+	return s.btrfsMembers(m.Source)
+}
+
+// btrfsMembers finds the devices beside source in /sys/fs/btrfs: btrfs has a
+// device number of its own, so mountinfo names one member only by its path.
+func (s *Survey) btrfsMembers(source string) []string {
+	if resolved, err := filepath.EvalSymlinks(source); err == nil {
+		source = resolved
+	}
+	name := filepath.Base(source)
+	members, _ := filepath.Glob(s.system.sys("fs", "btrfs", "*", "devices", "*"))
+	for _, member := range members {
+		if filepath.Base(member) == name {
+			return names(filepath.Dir(member))
+		}
+	}
+	return []string{name}
+}
+
+// backingFile is the path of the image under a loop device, "" for others.
+func (s *Survey) backingFile(name string) (string, error) {
+	text, err := os.ReadFile(s.system.sys("class", "block", name, "loop", "backing_file"))
+	if err != nil {
+		return "", nil //nolint:nilerr // not a loop device
+	}
+	path := strings.TrimSuffix(string(text), "\n")
+	if deleted := strings.TrimSuffix(path, " (deleted)"); deleted != path {
+		return "", fmt.Errorf("the image %q under %s was deleted, so what it lies on cannot be told", deleted, name)
+	}
+	return path, nil
+}
+
+// lowerDevices names what a block device is made of: the disk of a partition,
+// the members of a mapped device or an array.
+func (s *Survey) lowerDevices(name string) []string {
+	dir := s.system.sys("class", "block", name)
+	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
+		if target, err := filepath.EvalSymlinks(dir); err == nil {
+			return []string{filepath.Base(filepath.Dir(target))}
+		}
+	}
+	return names(filepath.Join(dir, "slaves"))
+}
+
+func names(dir string) []string {
+	entries, _ := os.ReadDir(dir)
+	found := make([]string, 0, len(entries))
+	for _, e := range entries {
+		found = append(found, e.Name())
+	}
+	return found
+}

@@ -1,0 +1,114 @@
+package quiesce
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// System says where the kernel's tables are read. The zero value is the
+// running system; tests point it at copies.
+type System struct {
+	Proc string // "/proc" when empty
+	Sys  string // "/sys" when empty
+}
+
+func (s System) proc(elem ...string) string { return under(s.Proc, "/proc", elem) }
+func (s System) sys(elem ...string) string  { return under(s.Sys, "/sys", elem) }
+
+func under(root, fallback string, elem []string) string {
+	if root == "" {
+		root = fallback
+	}
+	return filepath.Join(append([]string{root}, elem...)...)
+}
+
+// Survey is one reading of the mount table, with sysfs beside it.
+type Survey struct {
+	system System
+	mounts []*mountinfo.Info // in the table's order: a later mount covers an earlier one
+}
+
+// Survey reads the mount table of the daemon's own mount namespace.
+func (s System) Survey() (*Survey, error) {
+	table, err := os.ReadFile(s.proc("self", "mountinfo"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the mount table: %w", err)
+	}
+	mounts, err := parseMounts(table)
+	if err != nil {
+		return nil, err
+	}
+	return &Survey{system: s, mounts: mounts}, nil
+}
+
+// parseMounts reads the text of /proc/PID/mountinfo. A table without a single
+// mount is an error: no process sees one, so it was not read in full.
+func parseMounts(table []byte) ([]*mountinfo.Info, error) {
+	mounts, err := mountinfo.GetMountsFromReader(bytes.NewReader(table), nil)
+	if err != nil {
+		return nil, fmt.Errorf("cannot parse the mount table: %w", err)
+	}
+	if len(mounts) == 0 {
+		return nil, errors.New("cannot parse the mount table: it is empty")
+	}
+	return mounts, nil
+}
+
+// at is the mount that is visible at a mount point, nil where there is none.
+func (s *Survey) at(path string) *mountinfo.Info {
+	for i := len(s.mounts) - 1; i >= 0; i-- {
+		if s.mounts[i].Mountpoint == path {
+			return s.mounts[i]
+		}
+	}
+	return nil
+}
+
+// byID is the mount with an id as statx(2) gives it in stx_mnt_id.
+func (s *Survey) byID(id uint64) *mountinfo.Info {
+	for _, m := range s.mounts {
+		if uint64(m.ID) == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// bySuperblock is every mount of one superblock, in the table's order.
+func (s *Survey) bySuperblock(sb Superblock) []*mountinfo.Info {
+	var found []*mountinfo.Info
+	for _, m := range s.mounts {
+		if superblockOf(m) == sb {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// Superblock identifies a mounted filesystem: the device numbers that
+// mountinfo shows, which all mounts and subvolumes of one superblock share.
+type Superblock struct{ Major, Minor uint32 }
+
+func (sb Superblock) String() string { return fmt.Sprintf("%d:%d", sb.Major, sb.Minor) }
+
+func superblockOf(m *mountinfo.Info) Superblock {
+	return Superblock{uint32(m.Major), uint32(m.Minor)} //nolint:gosec // parsed from the kernel's unsigned numbers
+}
+
+// option is the value of key among comma-separated mount options, and whether
+// the option is there at all.
+func option(options, key string) (string, bool) {
+	for _, o := range strings.Split(options, ",") {
+		name, value, _ := strings.Cut(o, "=")
+		if name == key {
+			return value, true
+		}
+	}
+	return "", false
+}
