@@ -3,6 +3,7 @@
 # make test   everything that is tested; needs root, for it freezes filesystems
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 FUZZTIME      ?= 30s
 BENCHCOUNT    ?= 7
 
@@ -46,9 +47,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	  done || exit 1; \
 	done
 
-bench: root deps build ## measure, and print ratios to the bare kernel calls (root)
-	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced | tee build/bench.log
-	@awk -f .ci/median.awk build/bench.log
+bench: root deps ## measure, print medians and ratios to what the bare kernel or bus needs (root)
+	@mkdir -p build
+	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced > build/bench.log || { cat build/bench.log; exit 1; }
+	@go run $(BENCHSTAT) build/bench.log
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes loop devices, mounts filesystems and freezes them"; exit 1; }

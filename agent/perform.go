@@ -128,7 +128,7 @@ func (p *performer) startGuard(ctx context.Context) error {
 	if len(p.record.Plan.Filesystems) == 0 {
 		return nil
 	}
-	g, err := p.agent.Freezer.Start(ctx, p.run.ID(), p.record.Plan.Filesystems, p.agent.Settings.Budgets.Frozen)
+	g, err := p.agent.Freezer.Start(ctx, p.run.ID(), p.record.Plan.Filesystems, p.agent.Settings.Budgets.window())
 	if err != nil {
 		return err
 	}

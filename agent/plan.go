@@ -16,6 +16,10 @@ type Budgets struct {
 	Resume   time.Duration // undoing
 }
 
+// window is how long a freeze may last: an answer that would come too late to
+// count is not waited for in it.
+func (b Budgets) window() time.Duration { return min(b.Frozen, b.Snapshot) }
+
 // Settings is what the operator configured.
 type Settings struct {
 	Enabled      bool // enable_snapshots
@@ -145,7 +149,7 @@ func (p *Plan) list(b Budgets) {
 	}
 	each(ActWriteOut, b.PreSync)
 	if p.Freezes() {
-		each(ActFreeze, b.Frozen)
+		each(ActFreeze, b.window())
 	}
 	for _, d := range p.Disks {
 		p.Actions = append(p.Actions, Action{ActSnapshot, d.CID, b.Snapshot})

@@ -48,6 +48,10 @@ type Client struct {
 	// APIVersion is sent with every method but info; zero means 2.
 	APIVersion int
 
+	// TempDir is where Do makes the directories that it removes again; empty
+	// means os.TempDir.
+	TempDir string
+
 	// KillGrace is what Do leaves a CPI between SIGTERM and SIGKILL; zero
 	// means 5 s.
 	KillGrace time.Duration
@@ -78,7 +82,7 @@ func (c *Client) Check() error {
 // then.
 func (c *Client) Do(ctx context.Context, dir, method string, args ...any) (json.RawMessage, error) {
 	if dir == "" {
-		temporary, err := os.MkdirTemp("", "cpi-call-")
+		temporary, err := os.MkdirTemp(c.TempDir, "cpi-call-")
 		if err != nil {
 			return nil, fmt.Errorf("cannot call %s of %q: %w", method, c.Path, err)
 		}

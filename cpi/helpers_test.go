@@ -45,7 +45,7 @@ func newClient(t *testing.T, script string) (*cpi.Client, string) {
 func prepare(t *testing.T, c *cpi.Client) (*cpi.Call, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "call")
-	call, err := c.Prepare(dir, "snapshot_disk", "disk-cid-1", metadata())
+	call, err := c.PrepareSnapshot(dir, "disk-cid-1", metadata())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,12 @@
 package quiesce
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/moby/sys/mountinfo"
 )
@@ -40,10 +43,16 @@ func (f Filesystem) Freezable() error {
 	switch {
 	case f.Root:
 		return fmt.Errorf("cannot freeze %q: it is the root filesystem, on which the daemon and the CPI live", f.Path)
-	case notFreezable[f.Type]:
+	case notFreezable[family(f.Type)]:
 		return fmt.Errorf("cannot freeze %q: a filesystem of type %s cannot be held by freezing it", f.Path, f.Type)
 	}
 	return nil
+}
+
+// family is a type without the subtype that FUSE adds: fuse.sshfs.
+func family(fstype string) string {
+	name, _, _ := strings.Cut(fstype, ".")
+	return name
 }
 
 // MountError says that a configured mount point does not lead to a filesystem.
@@ -75,14 +84,22 @@ func (s *Survey) Filesystems(disks []Disk) ([]Filesystem, error) {
 }
 
 // mounted is the mount at a configured path, which may be reached through
-// symbolic links (BOSH links /var/vcap/store on some VMs).
+// symbolic links (BOSH links /var/vcap/store on some VMs). The kernel says which
+// one is to be seen there: in the table's order neither a mount beneath another
+// nor one hidden by a mount of a parent directory can be told.
 func (s *Survey) mounted(cid, path string) (*mountinfo.Info, error) {
 	resolved, err := filepath.EvalSymlinks(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, &MountError{Disk: cid, Mount: path, Reason: "it does not exist"}
+	case err != nil:
+		return nil, &MountError{Disk: cid, Mount: path, Reason: err.Error()}
 	}
-	m := s.at(resolved)
-	if m == nil {
+	m, err := s.mountOf(resolved)
+	switch {
+	case err != nil:
+		return nil, &MountError{Disk: cid, Mount: path, Reason: err.Error()}
+	case m.Mountpoint != resolved:
 		return nil, &MountError{Disk: cid, Mount: path, Reason: "nothing is mounted there"}
 	}
 	return m, nil
@@ -115,12 +132,13 @@ func (s *Survey) add(found []Filesystem, cid string, m *mountinfo.Info) []Filesy
 }
 
 // rank orders filesystems so that one whose device lies on another (a loop
-// image) is frozen before it: the upper one still has to write below.
+// image) is frozen before it: the upper one still has to write below. An image
+// that cannot be seen from here, as in a container, lies on none of them.
 func (s *Survey) rank(found []Filesystem) ([]Filesystem, error) {
 	below := make([][]Superblock, len(found))
 	for i, f := range found {
-		layers, err := s.layersOf(s.at(f.Path))
-		if err != nil {
+		layers, err := s.layersOf(s.byID(f.MountID))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("cannot tell what %q is stacked upon: %w", f.Path, err)
 		}
 		below[i] = layers[1:]

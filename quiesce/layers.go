@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLayers bounds how deep a stack of devices and filesystems is followed.
-const maxLayers = 32
-
 // Dependency is a path that the daemon needs while filesystems are frozen.
 type Dependency struct {
 	Name string // what it is, for the error: "state_dir"
@@ -53,6 +50,15 @@ func (s *Survey) Independent(frozen []Filesystem, paths []Dependency) error {
 // those under its devices. A path that does not exist yet depends on what its
 // nearest existing parent depends on.
 func (s *Survey) Layers(path string) ([]Superblock, error) {
+	m, err := s.mountOf(path)
+	if err != nil {
+		return nil, err
+	}
+	return s.layersOf(m)
+}
+
+// mountOf is the mount on which a path lies.
+func (s *Survey) mountOf(path string) (*mountinfo.Info, error) {
 	id, err := mountID(path)
 	if err != nil {
 		return nil, err
@@ -61,10 +67,12 @@ func (s *Survey) Layers(path string) ([]Superblock, error) {
 	if m == nil {
 		return nil, fmt.Errorf("mount %d of %q is not in the mount table", id, path)
 	}
-	return s.layersOf(m)
+	return m, nil
 }
 
-// mountID asks the kernel which mount a path is on, following links.
+// mountID asks the kernel which mount a path is on, following links. Where
+// nothing is at the path yet, it is what would be made there that counts: below
+// the nearest parent, or where a link leads.
 func mountID(path string) (uint64, error) {
 	for {
 		var st unix.Statx_t
@@ -72,37 +80,39 @@ func mountID(path string) (uint64, error) {
 		if err == nil {
 			return st.Mnt_id, nil
 		}
-		parent := filepath.Dir(path)
-		if !errors.Is(err, unix.ENOENT) || parent == path {
+		next := filepath.Dir(path)
+		if !errors.Is(err, unix.ENOENT) || next == path {
 			return 0, &os.PathError{Op: "statx", Path: path, Err: err}
 		}
-		path = parent
+		if target, err := os.Readlink(path); err == nil {
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(next, target)
+			}
+			next = target
+		}
+		path = next
 	}
 }
 
+// layersOf lists a mount's superblock and what it is stacked upon. With an error
+// it is as much of that as could be told.
 func (s *Survey) layersOf(m *mountinfo.Info) ([]Superblock, error) {
-	w := &walk{survey: s}
-	if err := w.mount(m); err != nil {
-		return nil, err
-	}
-	return w.found, nil
+	w := &walk{survey: s, seen: map[string]bool{}}
+	err := w.mount(m)
+	return w.found, err
 }
 
 // walk follows a stack downwards and collects the superblocks it meets.
 type walk struct {
 	survey *Survey
-	depth  int
+	seen   map[string]bool // block devices
 	found  []Superblock
 }
 
 func (w *walk) path(path string) error {
-	id, err := mountID(path)
+	m, err := w.survey.mountOf(path)
 	if err != nil {
 		return err
-	}
-	m := w.survey.byID(id)
-	if m == nil {
-		return fmt.Errorf("mount %d of %q is not in the mount table", id, path)
 	}
 	return w.mount(m)
 }
@@ -113,8 +123,8 @@ func (w *walk) mount(m *mountinfo.Info) error {
 		return nil
 	}
 	w.found = append(w.found, sb)
-	if upper, ok := option(m.VFSOptions, "upperdir"); ok && m.FSType == "overlay" {
-		return w.path(upper)
+	if m.FSType == "overlay" {
+		return w.upper(m)
 	}
 	for _, device := range w.survey.devices(m) {
 		if err := w.device(device); err != nil {
@@ -124,16 +134,30 @@ func (w *walk) mount(m *mountinfo.Info) error {
 	return nil
 }
 
+// upper follows an overlay to where it writes. In a container that is a path of
+// the host's, which is not to be seen from here and ends the walk.
+func (w *walk) upper(m *mountinfo.Info) error {
+	dir, _ := option(m.VFSOptions, "upperdir")
+	if _, err := os.Stat(dir); err != nil || !filepath.IsAbs(dir) {
+		return nil
+	}
+	return w.path(dir)
+}
+
 // device follows one block device, by its name in /sys/class/block.
 func (w *walk) device(name string) error {
-	if w.depth++; w.depth > maxLayers {
-		return fmt.Errorf("more than %d layers under block device %s", maxLayers, name)
+	if w.seen[name] {
+		return nil
 	}
+	w.seen[name] = true
 	backing, err := w.survey.backingFile(name)
 	if err != nil {
 		return err
 	}
 	if backing != "" {
+		if _, err := os.Stat(backing); err != nil {
+			return fmt.Errorf("cannot find the image under %s: %w", name, err)
+		}
 		return w.path(backing)
 	}
 	for _, lower := range w.survey.lowerDevices(name) {

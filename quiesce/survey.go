@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -31,7 +33,7 @@ func under(root, fallback string, elem []string) string {
 // Survey is one reading of the mount table, with sysfs beside it.
 type Survey struct {
 	system System
-	mounts []*mountinfo.Info // in the table's order: a later mount covers an earlier one
+	mounts []*mountinfo.Info // in the table's order
 }
 
 // Survey reads the mount table of the daemon's own mount namespace.
@@ -58,16 +60,6 @@ func parseMounts(table []byte) ([]*mountinfo.Info, error) {
 		return nil, errors.New("cannot parse the mount table: it is empty")
 	}
 	return mounts, nil
-}
-
-// at is the mount that is visible at a mount point, nil where there is none.
-func (s *Survey) at(path string) *mountinfo.Info {
-	for i := len(s.mounts) - 1; i >= 0; i-- {
-		if s.mounts[i].Mountpoint == path {
-			return s.mounts[i]
-		}
-	}
-	return nil
 }
 
 // byID is the mount with an id as statx(2) gives it in stx_mnt_id.
@@ -102,13 +94,21 @@ func superblockOf(m *mountinfo.Info) Superblock {
 }
 
 // option is the value of key among comma-separated mount options, and whether
-// the option is there at all.
+// the option is there at all. In a value the kernel writes a comma, white space
+// and the backslash itself as a backslash and three octal digits.
 func option(options, key string) (string, bool) {
 	for _, o := range strings.Split(options, ",") {
 		name, value, _ := strings.Cut(o, "=")
 		if name == key {
-			return value, true
+			return escaped.ReplaceAllStringFunc(value, octal), true
 		}
 	}
 	return "", false
+}
+
+var escaped = regexp.MustCompile(`\\[0-3][0-7]{2}`)
+
+func octal(digits string) string {
+	n, _ := strconv.ParseUint(digits[1:], 8, 8) // three digits, as matched
+	return string([]byte{byte(n)})
 }

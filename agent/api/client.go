@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/wire"
@@ -106,21 +107,52 @@ func (c Client) begin(ctx context.Context, method string, arguments ...any) (str
 	return t.ID, err
 }
 
-// await asks for a task until it has ended.
+const (
+	// askEvery is how often a task is asked for, as a director does, where
+	// get_task does not wait.
+	askEvery = time.Second
+	// lostTries is how often it is asked for again when nobody answers: a daemon
+	// that is started again goes on with its run.
+	lostTries = 4
+)
+
+// await waits for a task's end and reads its value.
 func await[T any](ctx context.Context, c Client, id string) (T, error) {
 	var into T
-	for {
-		value, err := c.Caller.Call(ctx, "get_task", id)
-		if err != nil {
-			return into, err
-		}
-		var t Task
-		if json.Unmarshal(value, &t) == nil && t.State == "running" && t.ID == id {
-			continue
-		}
-		if err := json.Unmarshal(value, &into); err != nil {
-			return into, fmt.Errorf("cannot read the result of task %s: %w", id, err)
-		}
-		return into, nil
+	value, err := c.end(ctx, id)
+	if err != nil {
+		return into, err
 	}
+	if err := json.Unmarshal(value, &into); err != nil {
+		return into, fmt.Errorf("cannot read the result of task %s: %w", id, err)
+	}
+	return into, nil
+}
+
+// end asks for a task until it has ended.
+func (c Client) end(ctx context.Context, id string) (json.RawMessage, error) {
+	for lost := 0; ; {
+		next := time.After(askEvery)
+		value, err := c.Caller.Call(ctx, "get_task", id)
+		switch {
+		case err == nil && !isRunning(value, id):
+			return value, nil
+		case err == nil:
+			lost = 0
+		case KindOf(err) != KindUnreachable || lost == lostTries:
+			return nil, err
+		default:
+			lost++
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func isRunning(value json.RawMessage, id string) bool {
+	var t Task
+	return json.Unmarshal(value, &t) == nil && t.State == "running" && t.ID == id
 }

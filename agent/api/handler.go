@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -14,10 +16,12 @@ import (
 
 // Call is one call, whatever transport it came by.
 type Call struct {
-	Method    string // without a transport's prefix
-	FullName  string // as it was called, for messages; Method when empty
-	Arguments []json.RawMessage
-	By        string // who calls, for the record
+	Method    string          // without a transport's prefix
+	FullName  string          // as it was called, for messages; Method when empty
+	Arguments json.RawMessage // an array, null or nothing
+	By        string          // who calls, for the record
+
+	list []json.RawMessage // Arguments, read
 }
 
 func (c Call) name() string {
@@ -33,34 +37,39 @@ type Handler struct {
 	Version string
 	Samples func(agent.Report) []wire.Sample // a run's metrics
 	Metrics func() (string, error)           // the exposition text
+	Wait    time.Duration                    // of get_task for a task's end; TaskWait when zero
 	tasks   tasks
 }
 
 // method is one row of the table.
 type method struct {
-	arguments int // that it needs; more are passed over, as bosh-agent does
+	arguments int  // that it needs; more are passed over, as bosh-agent does
+	waits     bool // for up to TaskWait, where the others answer within seconds
 	answer    func(*Handler, context.Context, Call) (any, error)
 }
 
 // methods is the table.
 func methods() map[string]method {
 	return map[string]method{
-		"info":             {0, (*Handler).info},
-		"status":           {0, (*Handler).status},
-		"metrics":          {0, (*Handler).metrics},
-		"take_snapshot":    {0, (*Handler).takeSnapshot},
-		"plan_snapshot":    {0, (*Handler).planSnapshot},
-		"snapshots":        {0, (*Handler).snapshots},
-		"runs":             {0, (*Handler).runs},
-		"delete_snapshot":  {1, (*Handler).deleteSnapshot},
-		"delete_snapshots": {0, (*Handler).deleteSnapshots},
-		"get_task":         {1, (*Handler).getTask},
-		"cancel_task":      {1, (*Handler).cancelTask},
+		"info":             {0, false, (*Handler).info},
+		"status":           {0, false, (*Handler).status},
+		"metrics":          {0, false, (*Handler).metrics},
+		"take_snapshot":    {0, false, (*Handler).takeSnapshot},
+		"plan_snapshot":    {0, false, (*Handler).planSnapshot},
+		"snapshots":        {0, false, (*Handler).snapshots},
+		"runs":             {0, false, (*Handler).runs},
+		"delete_snapshot":  {1, false, (*Handler).deleteSnapshot},
+		"delete_snapshots": {0, false, (*Handler).deleteSnapshots},
+		"get_task":         {1, true, (*Handler).getTask},
+		"cancel_task":      {1, true, (*Handler).cancelTask},
 	}
 }
 
 // Methods lists the names of the methods.
 func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
+
+// Waits says whether a method may take up to TaskWait to answer.
+func Waits(name string) bool { return methods()[name].waits }
 
 // Call answers one call. It returns within seconds but for get_task, which
 // waits up to TaskWait for the task's end, and cancel_task, which waits as long
@@ -70,14 +79,35 @@ func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
 	if !ok {
 		return nil, &Error{Kind: KindUnknownMethod, Message: "unknown message " + c.name()}
 	}
-	if len(c.Arguments) < m.arguments {
-		return nil, invalid(c, "Extracting method arguments from payload: Not enough arguments, expected %d, got %d", m.arguments, len(c.Arguments))
+	var err error
+	if c.list, err = arguments(c); err != nil {
+		return nil, err
+	}
+	if len(c.list) < m.arguments {
+		return nil, invalid(c, "Extracting method arguments from payload: Not enough arguments, expected %d, got %d", m.arguments, len(c.list))
 	}
 	value, err := m.answer(h, ctx, c)
 	if err != nil {
 		return nil, actionFailed(c, err)
 	}
 	return value, nil
+}
+
+// arguments reads a call's arguments. Where they are no array the error has
+// bosh-agent's bytes, which show the types that bosh-agent reads them into.
+func arguments(c Call) ([]json.RawMessage, error) {
+	if len(c.Arguments) == 0 {
+		return nil, nil
+	}
+	var list []json.RawMessage
+	err := json.Unmarshal(c.Arguments, &list)
+	if err == nil {
+		return list, nil
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		wrong.Struct, wrong.Field, wrong.Type = "payloadType", "arguments", reflect.TypeFor[[]any]()
+	}
+	return nil, invalid(c, "Extracting json arguments: Unmarshalling payload arguments to interface{} types: %v", err)
 }
 
 // invalid is an exception that bosh-agent knows too.
@@ -96,7 +126,7 @@ func actionFailed(c Call, err error) error {
 // text reads a call's argument that is a string.
 func text(c Call, at int) (string, error) {
 	var s string
-	if err := json.Unmarshal(c.Arguments[at], &s); err != nil {
+	if err := json.Unmarshal(c.list[at], &s); err != nil {
 		return "", invalid(c, "Extracting method arguments from payload: Unmarshalling action argument: %v", err)
 	}
 	return s, nil

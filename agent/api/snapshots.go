@@ -10,9 +10,9 @@ import (
 // request reads the one optional argument of take_snapshot.
 func request(c Call) (agent.Request, error) {
 	r := agent.Request{}
-	if len(c.Arguments) > 0 {
+	if len(c.list) > 0 {
 		var err error
-		if r, err = wire.ParseRequest(c.Arguments[0]); err != nil {
+		if r, err = wire.ParseRequest(c.list[0]); err != nil {
 			return r, invalid(c, "Extracting method arguments from payload: %v", err)
 		}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,13 +62,11 @@ func (t *tasks) begin(work func(context.Context) (any, error)) Task {
 // forget drops the oldest tasks that have ended. It needs mu held.
 func (t *tasks) forget() {
 	for len(t.order) > keptTasks {
-		select {
-		case <-t.known[t.order[0]].done:
-			delete(t.known, t.order[0])
-			t.order = t.order[1:]
-		default:
+		if !closed(t.known[t.order[0]].done) {
 			return
 		}
+		delete(t.known, t.order[0])
+		t.order = t.order[1:]
 	}
 }
 
@@ -83,7 +82,7 @@ func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
 		return nil, err
 	}
 	if t := h.tasks.find(id); t != nil {
-		if !ended(ctx, t.done) {
+		if !h.ended(ctx, t.done) {
 			return running(id), nil
 		}
 		return t.value, taskResult(c, id, t.err)
@@ -92,23 +91,31 @@ func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ended(ctx, run.Done()) {
+	if !h.ended(ctx, run.Done()) {
 		return running(id), nil
 	}
 	return h.report(c, run)
 }
 
-// ended waits for a task's end, for TaskWait at most.
-func ended(ctx context.Context, done <-chan struct{}) bool {
-	limit := time.NewTimer(TaskWait)
+// ended waits for a task's end, for the time that get_task may take.
+func (h *Handler) ended(ctx context.Context, done <-chan struct{}) bool {
+	limit := time.NewTimer(cmp.Or(h.Wait, TaskWait))
 	defer limit.Stop()
 	select {
 	case <-done:
-		return true
 	case <-limit.C:
 	case <-ctx.Done():
 	}
-	return false
+	return closed(done)
+}
+
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (h *Handler) find(c Call, id string) (*agent.Run, error) {
@@ -150,6 +157,9 @@ func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
 		return nil, err
 	}
 	if t := h.tasks.find(id); t != nil {
+		if closed(t.done) {
+			return "canceled", nil
+		}
 		return nil, invalid(c, "not supported")
 	}
 	run, err := h.find(c, id)
@@ -157,7 +167,7 @@ func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
 		return nil, err
 	}
 	run.Cancel()
-	if !ended(ctx, run.Resumed()) {
+	if !h.ended(ctx, run.Resumed()) {
 		return nil, errors.New("the run was told to end and has not set everything going again yet")
 	}
 	return "canceled", nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 
 	"github.com/quiesced/quiesced/agent/api"
 )
@@ -38,23 +39,31 @@ func (c *Client) Call(ctx context.Context, method string, arguments ...any) (jso
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the call of %s: %w", method, err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://quiesced/v1/"+method, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
+	if len(body) > MaxBody {
+		return nil, &api.Error{Message: fmt.Sprintf("cannot call %s: the request has %d bytes, and the daemon takes %d", method, len(body), MaxBody)}
 	}
-	response, err := c.http.Do(request)
+	doc, err := c.post(ctx, method, body)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	defer func() { _ = response.Body.Close() }()
-	doc, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, c.unreachable(err)
-	}
 	return api.Decode(doc)
+}
+
+func (c *Client) post(ctx context.Context, method string, body []byte) ([]byte, error) {
+	url := "http://quiesced/v1/" + url.PathEscape(method)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return io.ReadAll(response.Body)
 }
 
 func (c *Client) unreachable(err error) error {

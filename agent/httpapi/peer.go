@@ -1,21 +1,21 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // peer is who is at the other end of a connection.
 type peer struct {
-	uid, pid int
-	groups   []int
+	uid    uint32
+	pid    int32
+	groups []uint32 // its own group among them
 }
 
 func (p peer) String() string { return fmt.Sprintf("uid %d (pid %d)", p.uid, p.pid) }
@@ -41,51 +41,49 @@ func peerOf(c net.Conn) (peer, error) {
 	if err != nil {
 		return peer{}, err
 	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err != nil || credErr != nil {
-		return peer{}, fmt.Errorf("cannot tell who is at the other end: %w", firstOf(err, credErr))
+	var p peer
+	var askErr error
+	err = raw.Control(func(fd uintptr) { p, askErr = ask(fd) })
+	if err := cmp.Or(err, askErr); err != nil {
+		return peer{}, fmt.Errorf("cannot tell who is at the other end: %w", err)
 	}
-	p := peer{uid: int(cred.Uid), pid: int(cred.Pid), groups: []int{int(cred.Gid)}}
-	p.groups = append(p.groups, supplementary(p.pid)...)
 	return p, nil
 }
 
-func firstOf(a, b error) error {
-	if a != nil {
-		return a
+// ask asks the kernel who connected the socket.
+func ask(fd uintptr) (peer, error) {
+	cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return peer{}, err
 	}
-	return b
+	groups, err := supplementary(fd)
+	if err != nil {
+		return peer{}, err
+	}
+	return peer{uid: cred.Uid, pid: cred.Pid, groups: append(groups, cred.Gid)}, nil
 }
 
-// supplementary are the groups of the peer's process. The socket's mode has
-// already kept out who is not in its group when the connection was made.
-func supplementary(pid int) []int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(text)) {
-		list, ok := strings.CutPrefix(line, "Groups:")
-		if !ok {
-			continue
+// supplementary are the other groups that the peer had when it connected. What
+// its process became since (another program, another process under its id)
+// plays no part, as it would in /proc.
+func supplementary(fd uintptr) ([]uint32, error) {
+	groups := make([]uint32, 32)
+	for {
+		size := uint32(len(groups) * 4) //nolint:gosec // at most NGROUPS_MAX, 65536
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0) //nolint:gosec // x/sys has no call for it
+		switch {
+		case errno == 0:
+			return groups[:size/4], nil
+		case errno != unix.ERANGE || int(size/4) <= len(groups):
+			return nil, errno
 		}
-		var groups []int
-		for _, field := range strings.Fields(list) {
-			if gid, err := strconv.Atoi(field); err == nil {
-				groups = append(groups, gid)
-			}
-		}
-		return groups
+		groups = make([]uint32, size/4)
 	}
-	return nil
 }
 
 // may says whether the peer is served: root, or a member of the group where one
 // is configured (0 is none).
 func (p peer) may(gid int) bool {
-	return p.uid == 0 || gid != 0 && slices.Contains(p.groups, gid)
+	return p.uid == 0 || gid != 0 && slices.Contains(p.groups, uint32(gid)) //nolint:gosec // GroupID's
 }

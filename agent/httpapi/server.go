@@ -64,7 +64,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 	p, ok := r.Context().Value(peerKey{}).(peer)
-	if !ok || !p.may(s.gid) {
+	if !ok {
+		answer(w, nil, &api.Error{Kind: api.KindForbidden, Message: "the kernel does not say who is at the other end"})
+		return
+	}
+	if !p.may(s.gid) {
 		answer(w, nil, &api.Error{Kind: api.KindForbidden, Message: fmt.Sprintf("%s may not use this socket", p)})
 		return
 	}
@@ -79,7 +83,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 	answer(w, value, err)
 }
 
-func readArguments(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, error) {
+func readArguments(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the call: %w", err)
@@ -88,7 +92,7 @@ func readArguments(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, e
 		return nil, nil
 	}
 	var call struct {
-		Arguments []json.RawMessage `json:"arguments"`
+		Arguments json.RawMessage `json:"arguments"`
 	}
 	if err := json.Unmarshal(body, &call); err != nil {
 		return nil, fmt.Errorf("cannot read the call: %w", err)

@@ -65,20 +65,26 @@ func removeStale(path string) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("cannot listen on %q: it is there and is no socket", path)
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
 		_ = c.Close()
-		return fmt.Errorf("cannot listen on %q: another daemon answers there", path)
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) { // EAGAIN is a daemon that is too busy to answer
+		return fmt.Errorf("cannot listen on %q: another daemon listens there", path)
 	}
 	return os.Remove(path)
 }
+
+// noGroup is the number that chown(2) takes for leaving the group as it is.
+const noGroup = 1<<32 - 1
 
 // GroupID is the number of a group given by name or number; root's for "".
 func GroupID(group string) (int, error) {
 	if group == "" {
 		return 0, nil
 	}
-	if gid, err := strconv.Atoi(group); err == nil && gid >= 0 {
-		return gid, nil
+	if gid, err := strconv.ParseUint(group, 10, 32); err == nil && gid != noGroup {
+		return int(gid), nil
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {

@@ -17,7 +17,7 @@ const (
 	// answerWait is how long a client waits for an answer, as a director does.
 	answerWait = 45 * time.Second
 	// refusalWait is how long it waits for the daemon once bosh-agent has
-	// refused the method.
+	// refused the method, unless the daemon itself would wait before it answers.
 	refusalWait = 3 * time.Second
 )
 
@@ -26,12 +26,14 @@ type Client struct {
 	conn         *nats.Conn
 	config       Config
 	directorUUID string
+	answerWait   time.Duration
+	refusalWait  time.Duration
 }
 
 // NewClient makes a client over a connection that may publish to the VM's
 // subject and subscribe to director.<uuid>.>.
 func NewClient(conn *nats.Conn, c Config, directorUUID string) *Client {
-	return &Client{conn: conn, config: c, directorUUID: directorUUID}
+	return &Client{conn, c, directorUUID, answerWait, refusalWait}
 }
 
 // Call makes one call. A daemon that does not answer is an *api.Error of
@@ -52,7 +54,12 @@ func (c *Client) Call(ctx context.Context, method string, arguments ...any) (jso
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode the call of %s: %w", method, err)
 	}
-	if err := c.conn.Publish(c.config.Subject, request); err != nil {
+	if limit := c.conn.MaxPayload(); limit > 0 && int64(len(request)) > limit {
+		return nil, &api.Error{Message: fmt.Sprintf("cannot call %s: the request has %d bytes, and the bus takes %d", method, len(request), limit)}
+	}
+	// The reply subject is in the request; the bus needs it, too, to say that
+	// nobody is subscribed.
+	if err := c.conn.PublishRequest(c.config.Subject, replyTo, request); err != nil {
 		return nil, c.unreachable(err)
 	}
 	return c.receive(ctx, answers, method)
@@ -60,12 +67,16 @@ func (c *Client) Call(ctx context.Context, method string, arguments ...any) (jso
 
 // receive waits for the daemon's answer, passing over bosh-agent's.
 func (c *Client) receive(ctx context.Context, answers *nats.Subscription, method string) (json.RawMessage, error) {
-	value, err := c.next(ctx, answers, answerWait)
+	value, err := c.next(ctx, answers, c.answerWait)
 	var refusal *api.Error
 	if !errors.As(err, &refusal) || refusal.Kind != api.KindInvalid || refusal.Message != "unknown message "+c.config.Prefix+method {
 		return value, err
 	}
-	value, err = c.next(ctx, answers, refusalWait)
+	wait := c.refusalWait
+	if api.Waits(method) {
+		wait = c.answerWait
+	}
+	value, err = c.next(ctx, answers, wait)
 	if api.KindOf(err) == api.KindUnreachable {
 		err = c.unreachable(fmt.Errorf("bosh-agent answered %w, and no daemon did", refusal))
 	}

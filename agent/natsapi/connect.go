@@ -18,8 +18,12 @@ type Config struct {
 	AgentID       string
 }
 
-// reconnectWait is the pause between two attempts to reach the bus.
-const reconnectWait = 2 * time.Second
+const (
+	// reconnectWait is the pause between two attempts to reach the bus.
+	reconnectWait = 2 * time.Second
+	// flushWait bounds the wait for the last answers to leave.
+	flushWait = time.Second
+)
 
 // Connect opens the connection, which is tried for ever and again after every
 // loss: a bus that is away is no error. What is wrong with the files is.
@@ -28,6 +32,7 @@ func (c Config) Connect(name string, log *slog.Logger) (*nats.Conn, error) {
 		nats.Name(name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
+		nats.IgnoreAuthErrorAbort(), // certificates are replaced while the daemon runs
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectBufSize(-1), // an answer nobody waits for any more is not kept
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {

@@ -2,6 +2,7 @@ package natsapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,21 +13,33 @@ import (
 	"github.com/quiesced/quiesced/agent/api"
 )
 
-// maxCalls bounds the calls answered at a time; get_task may wait for long.
-const maxCalls = 64
+// Bounds of the calls of one method that are answered at a time. Each method has
+// its own, so that no flood of get_task, which waits for long, keeps a
+// cancel_task out.
+const (
+	maxCalls   = 64
+	maxWaiting = 256 // of a method that waits
+)
 
 // Server serves a Handler on the bus.
 type Server struct {
 	handler *api.Handler
 	config  Config
 	log     *slog.Logger
-	free    chan struct{} // one token per call under way
+	slots   map[string]chan struct{} // of each method and of others (""): one token per call under way
 	calls   sync.WaitGroup
 }
 
 // NewServer makes a server. It serves nothing before Serve.
 func NewServer(h *api.Handler, c Config, log *slog.Logger) *Server {
-	return &Server{handler: h, config: c, log: log, free: make(chan struct{}, maxCalls)}
+	s := &Server{handler: h, config: c, log: log, slots: map[string]chan struct{}{}}
+	for _, method := range append(api.Methods(), "") {
+		s.slots[method] = make(chan struct{}, maxCalls)
+		if api.Waits(method) {
+			s.slots[method] = make(chan struct{}, maxWaiting)
+		}
+	}
+	return s
 }
 
 // Serve connects and answers until ctx ends. It returns an error only for a
@@ -37,13 +50,28 @@ func (s *Server) Serve(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Subscribe(s.config.Subject, func(m *nats.Msg) { s.receive(ctx, conn, m.Data) }); err != nil {
+	requests, err := conn.SubscribeSync(s.config.Subject)
+	if err != nil {
 		return fmt.Errorf("cannot subscribe to %q: %w", s.config.Subject, err)
 	}
-	<-ctx.Done()
+	err = s.receiveAll(ctx, conn, requests)
 	s.calls.Wait()
-	_ = conn.FlushTimeout(reconnectWait)
-	return nil
+	_ = conn.FlushTimeout(flushWait)
+	return err
+}
+
+func (s *Server) receiveAll(ctx context.Context, conn *nats.Conn, requests *nats.Subscription) error {
+	for {
+		m, err := requests.NextMsgWithContext(ctx)
+		switch {
+		case err == nil:
+			s.receive(ctx, conn, m.Data)
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, nats.ErrSlowConsumer): // requests were lost, which is logged already
+			return fmt.Errorf("cannot receive from the bus: %w", err)
+		}
+	}
 }
 
 // receive hands a request on. It never waits: the next one may be cancel_task.
@@ -56,14 +84,18 @@ func (s *Server) receive(ctx context.Context, conn *nats.Conn, data []byte) {
 	if !ours {
 		return // bosh-agent's
 	}
+	slot, known := s.slots[method]
+	if !known {
+		slot = s.slots[""]
+	}
 	select {
-	case s.free <- struct{}{}:
+	case slot <- struct{}{}:
 	default:
-		s.reply(conn, m, nil, &api.Error{Kind: api.KindBusy, Message: fmt.Sprintf("busy: %d requests are under way", maxCalls)})
+		s.reply(conn, m, nil, &api.Error{Kind: api.KindBusy, Message: fmt.Sprintf("busy: %d such requests are under way", cap(slot))})
 		return
 	}
 	s.calls.Go(func() {
-		defer func() { <-s.free }()
+		defer func() { <-slot }()
 		value, err := s.handler.Call(ctx, api.Call{
 			Method: method, FullName: m.Method, Arguments: m.Arguments, By: m.ReplyTo,
 		})

@@ -273,9 +273,9 @@ func (c *Config) depends() []quiesce.Dependency {
 	if self, err := os.Executable(); err == nil {
 		all = append(all, quiesce.Dependency{Name: "the daemon's executable", Path: self})
 	}
-	for name, file := range map[string]*os.File{"standard output": os.Stdout, "standard error": os.Stderr} {
+	for _, file := range []*os.File{os.Stdout, os.Stderr} {
 		if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", file.Fd())); err == nil && filepath.IsAbs(path) {
-			all = append(all, quiesce.Dependency{Name: name, Path: path})
+			all = append(all, quiesce.Dependency{Name: "the target of " + file.Name(), Path: path})
 		}
 	}
 	return all
@@ -284,11 +284,14 @@ func (c *Config) depends() []quiesce.Dependency {
 // runtimeDir holds the socket and the state files of freezes.
 func (c *Config) runtimeDir() string { return filepath.Dir(c.Listen.Socket) }
 
+// callsDir holds what the CPI prints in calls that no run depends on.
+func (c *Config) callsDir() string { return filepath.Join(c.StateDir, "calls") }
+
 func (c *Config) cpiClient() *cpi.Client {
 	if c.CPI.Path == "" {
 		return nil
 	}
-	return &cpi.Client{Path: c.CPI.Path, Context: c.CPI.Context}
+	return &cpi.Client{Path: c.CPI.Path, Context: c.CPI.Context, TempDir: c.callsDir()}
 }
 
 func (c *Config) bus() natsapi.Config {

@@ -64,7 +64,7 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"list for context", "cpi:\n  context: [a]\n", `q.yml:2: cpi.context: wants keys and values, has a list`},
 		{"bare number for time", "budgets:\n  frozen: 30\n", `q.yml:2: budgets.frozen: wants a time such as 30s or 10m, has "30" (int)`},
 		{"time that is not positive", "budgets: {resume: 0s}\n", `q.yml:1: budgets.resume: 0s is not a positive time`},
-		{"no YAML", "a: [\n", `q.yml: yaml: line 2:`},
+		{"no YAML", "a: [\n", `q.yml: yaml: line 1:`},
 		{"two documents", "{}\n---\n{}\n", `q.yml: more than one document`},
 		{"relative state directory", "state_dir: state\n", `q.yml:1: state_dir: "state" is not an absolute path`},
 		{"socket path too long", "listen:\n  socket: " + long + "\n", `q.yml:2: listen.socket: socket path "` + long + `" has 115 bytes, and the kernel takes 107`},

@@ -39,7 +39,7 @@ func root(t *terminal) *cobra.Command {
 	} {
 		cmd.AddCommand(strict(verb(g)))
 	}
-	return cmd
+	return strict(cmd)
 }
 
 // strict makes wrong arguments a usage error.

@@ -72,6 +72,9 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = records.Close() }()
+	if err := errors.Join(os.RemoveAll(c.callsDir()), os.Mkdir(c.callsDir(), 0o700)); err != nil {
+		return fmt.Errorf("cannot empty the directory of CPI calls: %w", err)
+	}
 	gid, err := httpapi.GroupID(c.Listen.Group)
 	if err != nil {
 		return err

@@ -22,7 +22,6 @@ import (
 // used up, DiskNotFound for a disk that is not there, CpiError for arguments
 // that cannot be used, and CloudError for the rest.
 type Images struct {
-	root             string
 	disks, snapshots folder
 	notes            io.Writer
 }
@@ -41,7 +40,6 @@ func NewImages(root string, notes io.Writer) (*Images, error) {
 		return nil, cpi.Errorf(cpi.CpiError, "cannot use %q as root: not a directory", root)
 	}
 	return &Images{
-		root:      root,
 		disks:     folder{filepath.Join(root, "disks")},
 		snapshots: folder{filepath.Join(root, "snapshots")},
 		notes:     notes,

@@ -129,10 +129,5 @@ func (f folder) sweepSidecar(cid string) error {
 }
 
 func flock(file *os.File, how int) error {
-	for {
-		err := unix.Flock(int(file.Fd()), how)
-		if err != unix.EINTR {
-			return err
-		}
-	}
+	return ignoringInterrupts(func() error { return unix.Flock(int(file.Fd()), how) })
 }

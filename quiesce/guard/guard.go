@@ -66,7 +66,7 @@ func (g *Guard) Freeze(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	_, thawErr := g.Thaw(ctx)
+	_, thawErr := g.Thaw(context.WithoutCancel(ctx))
 	return errors.Join(fmt.Errorf("cannot freeze: %w", err), thawErr)
 }
 

@@ -94,7 +94,7 @@ func TestThawsAtTheDeadline(t *testing.T) {
 	wantThawed(t, mnt)
 	res := thaw(t, g)
 	held := res.Filesystems[0].HeldFor
-	if res.Cause != guard.CauseDeadline || !res.Unbroken() || held > deadline+100*time.Millisecond || held < deadline-50*time.Millisecond {
+	if res.Cause != guard.CauseDeadline || !res.Unbroken() || held > deadline+300*time.Millisecond || held < deadline-50*time.Millisecond {
 		t.Errorf("result %+v, want a thaw at the deadline of %v", res, deadline)
 	}
 	b.wantEmpty(t)
@@ -111,7 +111,7 @@ func TestTheDeadlineIsNotHiddenByAFloodOfHeartbeats(t *testing.T) {
 			g.Beat()
 		}
 	}
-	if res := thaw(t, g); res.Cause != guard.CauseDeadline || res.Filesystems[0].HeldFor > 500*time.Millisecond {
+	if res := thaw(t, g); res.Cause != guard.CauseDeadline || res.Filesystems[0].HeldFor > time.Second {
 		t.Errorf("result %+v, want the deadline", res)
 	}
 }
@@ -125,7 +125,7 @@ func TestThawsWithoutHeartbeat(t *testing.T) {
 	}
 	<-g.Done()
 	res := thaw(t, g)
-	if held := res.Filesystems[0].HeldFor; res.Cause != guard.CauseHeartbeat || !res.Unbroken() || held > 500*time.Millisecond {
+	if held := res.Filesystems[0].HeldFor; res.Cause != guard.CauseHeartbeat || !res.Unbroken() || held > time.Second {
 		t.Errorf("result %+v, want a thaw after 300ms without heartbeat", res)
 	}
 }
@@ -206,7 +206,10 @@ func TestAFailureThawsWhatWasFrozen(t *testing.T) {
 				t.Errorf("Freeze: %v, want it to name %s alone", err, two)
 			}
 			wantThawed(t, one)
-			if res := thaw(t, g); res.Filesystems[0].State.String() != "thawed" || res.Filesystems[1].State != guard.StateFailed {
+			res := thaw(t, g)
+			first := res.Filesystems[0].State
+			withdrawn := first == guard.StateNone && ranks[0] == ranks[1] // its turn came after the failure
+			if first != guard.StateThawed && !withdrawn || res.Filesystems[1].State != guard.StateFailed {
 				t.Errorf("result %+v, want thawed and failed", res)
 			}
 		})
@@ -271,7 +274,7 @@ func TestAFreezeHeldUpInTheKernelIsStuckUntilItIsFreed(t *testing.T) {
 	took := time.Since(began)
 	run(t, "fsfreeze", "-u", lower)
 	var stuck *guard.StuckError
-	if !errors.Is(err, guard.ErrStuck) || !errors.As(err, &stuck) || !errors.Is(err, context.DeadlineExceeded) || took > 6*time.Second {
+	if !errors.Is(err, guard.ErrStuck) || !errors.As(err, &stuck) || !errors.Is(err, context.DeadlineExceeded) || took > 7*time.Second {
 		t.Fatalf("Freeze: %v after %v, want it stuck", err, took)
 	}
 	t.Logf("stuck after %v: %v\n%s", took, err, stuck.Stack)
@@ -388,7 +391,7 @@ func TestAKilledGuardIsRecoveredByThaw(t *testing.T) {
 func TestAGuardThatDoesNotAnswerIsFenced(t *testing.T) {
 	b, mnt := newBed(t), newFilesystem(t, "ext4")
 	g := b.frozen(t, identify(t, mnt), guard.Options{})
-	syscall.Kill(g.Process().PID, syscall.SIGSTOP)
+	stop(t, g.Process().PID)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	res, err := g.Thaw(ctx)
@@ -414,11 +417,15 @@ func TestTheGuardLocksItsMemoryAndLeavesTheSession(t *testing.T) {
 	thaw(t, g)
 	locked := field(t, string(smaps), "Locked:")
 	t.Logf("from Start to frozen %v, Locked %d kB, Rss %d kB", frozen, locked, field(t, string(smaps), "Rss:"))
-	if len(g.Warnings()) > 0 || locked == 0 || locked > 8<<10 {
-		t.Errorf("warnings %q, %d kB locked", g.Warnings(), locked)
+	if locked == 0 || locked > 8<<10 {
+		t.Errorf("%d kB locked", locked)
 	}
-	if errno != 0 || int(session) != pid || strings.TrimSpace(string(score)) != "-1000" {
-		t.Errorf("session %d of process %d, oom_score_adj %q", session, pid, score)
+	if errno != 0 || int(session) != pid {
+		t.Errorf("session %d of process %d", session, pid)
+	}
+	exempt := strings.TrimSpace(string(score)) == "-1000" // not without CAP_SYS_RESOURCE
+	if warned := strings.Contains(strings.Join(g.Warnings(), " "), "OOM"); exempt == warned {
+		t.Errorf("oom_score_adj %q, warnings %q", score, g.Warnings())
 	}
 }
 
@@ -438,12 +445,32 @@ func TestManyFilesystemsAreFrozenAtOnce(t *testing.T) {
 	for range 6 {
 		mounts = append(mounts, newFilesystem(t, "ext4"))
 	}
-	g := b.frozen(t, identify(t, mounts...), guard.Options{})
+	g := b.start(t, identify(t, mounts...), guard.Options{})
+	beat(t, g)
+	ready := threads(t, g)
+	if err := g.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	frozen := threads(t, g)
 	res := thaw(t, g)
 	if !res.Unbroken() {
 		t.Errorf("result %+v, want it unbroken", res)
 	}
-	t.Logf("%+v", res)
+	if frozen != ready {
+		t.Errorf("the guard has %d threads in the window, had %d when ready", frozen, ready)
+	}
+}
+
+func threads(t *testing.T, g *guard.Guard) int {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(g.Process().PID) + "/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(tasks)
 }
 
 // The guard thaws when its daemon is gone. A helper is the daemon here.
@@ -451,10 +478,11 @@ func TestThawsWhenTheDaemon(t *testing.T) {
 	for _, fate := range []struct {
 		name   string
 		signal syscall.Signal
+		cause  guard.Cause
 		limit  time.Duration
 	}{
-		{"is killed", syscall.SIGKILL, 500 * time.Millisecond},
-		{"is stopped", syscall.SIGSTOP, 2 * time.Second},
+		{"is killed", syscall.SIGKILL, guard.CausePipe, 800 * time.Millisecond},
+		{"is stopped", syscall.SIGSTOP, guard.CauseHeartbeat, 2 * time.Second},
 	} {
 		t.Run(fate.name, func(t *testing.T) {
 			b, mnt := newBed(t), newFilesystem(t, "ext4")
@@ -473,8 +501,8 @@ func TestThawsWhenTheDaemon(t *testing.T) {
 			}
 			d.kill(t)
 			got := recoverAll(t, b, false)
-			if len(got) != 1 || got[0].Recovery != guard.RecoveryEnded || !got[0].Result.Unbroken() {
-				t.Errorf("Recover: %+v, want the end of an unbroken freeze", got)
+			if len(got) != 1 || got[0].Recovery != guard.RecoveryEnded || !got[0].Result.Unbroken() || got[0].Result.Cause != fate.cause {
+				t.Errorf("Recover: %+v, want the end of an unbroken freeze by %v", got, fate.cause)
 			}
 			b.wantEmpty(t)
 		})
@@ -484,10 +512,47 @@ func TestThawsWhenTheDaemon(t *testing.T) {
 // What the daemon starts beside must not hold the pipe.
 func TestThePipeDoesNotLeakIntoOtherChildren(t *testing.T) {
 	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	before := childDescriptors(t)
 	g := b.frozen(t, identify(t, mnt), guard.Options{})
-	out, err := exec.Command("ls", "/proc/self/fd").Output()
+	during := childDescriptors(t)
 	thaw(t, g)
-	if err != nil || len(strings.Fields(string(out))) > 4 { // 0, 1, 2 and the directory
-		t.Errorf("a child has descriptors %q, %v", out, err)
+	if before != during {
+		t.Errorf("a child has descriptors %q, had %q", during, before)
 	}
+}
+
+func childDescriptors(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("ls", "/proc/self/fd").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func TestAGuardThatNeverFrozeIsThawedAllTheSame(t *testing.T) {
+	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	g := b.start(t, identify(t, mnt), guard.Options{})
+	if err := syscall.Unmount(mnt, 0); err != syscall.EBUSY {
+		t.Errorf("unmount below a guard: %v, want %v", err, syscall.EBUSY)
+	}
+	res := thaw(t, g)
+	if res.Cause != guard.CauseAsked || res.Unbroken() || res.Filesystems[0].State != guard.StateNone {
+		t.Errorf("result %+v, want nothing done", res)
+	}
+	b.wantEmpty(t)
+}
+
+func TestACancelledFreezeIsThawedByTheGuard(t *testing.T) {
+	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	g := b.start(t, identify(t, mnt), guard.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := g.Freeze(ctx)
+	res := thaw(t, g)
+	if err != nil && (!errors.Is(err, context.Canceled) || res.Cause != guard.CauseAsked) {
+		t.Errorf("Freeze: %v, result %+v, want it cancelled and asked", err, res)
+	}
+	wantThawed(t, mnt)
+	b.wantEmpty(t)
 }

@@ -10,12 +10,11 @@ import (
 // thawLeft is the "thaw" run: it thaws what a guard left frozen. guardHeld says
 // that the guard was killed but is held up in the kernel; descriptor 5 is its
 // pidfd then. The caller bounds the run's time.
-func thawLeft(rec *Record, cells cells, guardHeld bool) int {
-	p := newProgram(rec, cells)
+func (p *program) thawLeft(guardHeld bool) int {
 	runtime.GOMAXPROCS(len(p.mounts) + 2)
 	gone := func() bool { return !guardHeld || fired(pidfdFD, 0) }
-	if cells.cause() == CauseNone {
-		cells.setCause(CauseRecovered)
+	if p.cells.cause() == CauseNone {
+		p.cells.setCause(CauseRecovered)
 	}
 	left := 0
 	for _, rank := range slices.Backward(p.ranks) {
@@ -23,13 +22,13 @@ func thawLeft(rec *Record, cells cells, guardHeld bool) int {
 		for _, m := range rank {
 			if m.cell.state().owed() {
 				started++
-				go func() { m.recover(gone); p.thawed <- m }()
+				go func() { m.recover(gone); p.thawed.open() }()
 			}
 		}
-		left += started - p.await(started, rankPatience)
+		left += started - p.await(started)
 	}
 	for range left {
-		<-p.thawed
+		p.thawed.pass()
 	}
 	return p.verdict(CauseRecovered)
 }

@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +38,15 @@ func Main() int {
 		answer("failed cannot use the state file: " + err.Error())
 		return exitState
 	}
-	if len(os.Args) > 1 && os.Args[1] == "thaw" {
-		return thawLeft(rec, cells, len(os.Args) > 2)
+	p, err := newProgram(rec, cells)
+	if err != nil {
+		answer("failed cannot create an eventfd: " + err.Error())
+		return exitFailed
 	}
-	return newProgram(rec, cells).run()
+	if len(os.Args) > 1 && os.Args[1] == "thaw" {
+		return p.thawLeft(len(os.Args) > 2)
+	}
+	return p.run()
 }
 
 // run takes the guard from its start to its end.
@@ -60,10 +66,12 @@ func (p *program) run() int {
 		return exitFailed
 	}
 	harden(len(p.mounts))
+	p.catchSignals()
 	p.startThreads()
 	answer("ready")
-	p.baton <- struct{}{}
-	return <-p.over
+	p.baton.open()
+	p.over.pass()
+	return int(p.status.Load())
 }
 
 // openMounts opens every filesystem and checks that it is the surveyed one.
@@ -91,8 +99,8 @@ func (p *program) openTimer() (err error) {
 // Protections that are not to be had are warned of.
 func harden(filesystems int) {
 	// The scheduler lets as many threads into blocking system calls at once as
-	// it has Ps: one for each freeze and each thaw, and for the crew.
-	runtime.GOMAXPROCS(2*filesystems + 4)
+	// it has Ps: two for each filesystem, the crew, main, and two for signals.
+	runtime.GOMAXPROCS(2*filesystems + crewSize + 4)
 	unix.SetNonblock(answersFD, true)
 	unix.SetNonblock(commandsFD, true)
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
@@ -110,13 +118,23 @@ func (p *program) startThreads() {
 		p.thread(p.crew)
 	}
 	p.thread(p.signals)
-	if len(p.mounts) == 1 {
-		return // the crew does it all
+	if len(p.mounts) > 1 { // else the crew does it all
+		for _, m := range p.mounts {
+			p.thread(func() { m.freezer(p) })
+			p.thread(func() { m.thawer(p) })
+		}
 	}
-	for _, m := range p.mounts {
-		p.thread(func() { m.freezer(p) })
-		p.thread(func() { m.thawer(p) })
+	spareThreads()
+}
+
+// spareThreads leaves the scheduler a few idle threads, for it to use where it
+// would start one in the window.
+func spareThreads() {
+	var idle sync.WaitGroup
+	for range 3 {
+		idle.Go(func() { pause(1) })
 	}
+	idle.Wait()
 }
 
 // thread starts do on an OS thread of its own and returns when that is there.
@@ -130,17 +148,21 @@ func (p *program) thread(do func()) {
 	<-up
 }
 
-// signals thaws on the first signal that would end a process otherwise.
+// signals thaws on the first signal caught.
 func (p *program) signals() {
-	caught := make(chan os.Signal, 1)
+	<-p.caught
+	p.end(CauseSignal)
+}
+
+// catchSignals catches every signal that would end the guard, and can be
+// caught. Before, they do end it, when nothing is frozen yet.
+func (p *program) catchSignals() {
 	all := []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGALRM, unix.SIGVTALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGABRT}
 	for s := 34; s <= 64; s++ { // the real-time signals
 		all = append(all, syscall.Signal(s))
 	}
-	signal.Notify(caught, all...)
-	<-caught
-	p.end(CauseSignal)
+	signal.Notify(p.caught, all...)
 }
 
 // answer writes one line. A pipe that is gone or full loses it.

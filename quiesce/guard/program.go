@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,10 @@ type program struct {
 	mounts []*mount
 	ranks  [][]*mount // in the order of freezing
 
-	baton chan struct{} // capacity 1: passing it on never blocks
-	over  chan int      // the exit status
+	baton  gate // lets one of the crew wait for the next event
+	caught chan os.Signal
+	over   gate // opened when status is set
+	status atomic.Int32
 
 	// Only the holder of the baton uses these.
 	timer    int
@@ -33,8 +36,8 @@ type program struct {
 	phase phase
 
 	ending   atomic.Bool // no freeze may begin any more
-	returned chan *mount // a freezer is done with its order
-	thawed   chan *mount // a thawer is done
+	returned gate        // opened by each freezer that is done with its order
+	thawed   gate        // opened by each thawer that is done
 }
 
 // crewSize is two: one thread acts, one watches. What either does after the
@@ -59,27 +62,31 @@ type event struct {
 	cause   Cause
 }
 
-func newProgram(rec *Record, cells cells) *program {
-	n := len(rec.Filesystems)
-	p := &program{
-		rec:      rec,
-		cells:    cells,
-		baton:    make(chan struct{}, 1),
-		over:     make(chan int, 1),
-		returned: make(chan *mount, n),
-		thawed:   make(chan *mount, n),
+func newProgram(rec *Record, cells cells) (*program, error) {
+	p := &program{rec: rec, cells: cells, caught: make(chan os.Signal, 1)}
+	for i, f := range rec.Filesystems {
+		p.mounts = append(p.mounts, &mount{Filesystem: f, fd: -1, cell: cells.filesystem(i)})
 	}
-	p.mounts = newMounts(rec, cells)
 	p.ranks = byRank(p.mounts)
-	return p
+	gates := []*gate{&p.baton, &p.over, &p.returned, &p.thawed}
+	for _, m := range p.mounts {
+		gates = append(gates, &m.ordered, &m.melt)
+	}
+	for _, g := range gates {
+		var err error
+		if *g, err = newGate(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // crew is the life of one of the crew's threads.
 func (p *program) crew() {
 	for {
-		<-p.baton
+		p.baton.pass()
 		e := p.wait()
-		p.baton <- struct{}{}
+		p.baton.open()
 		if e.cause != CauseNone {
 			p.end(e.cause)
 		} else {
@@ -152,7 +159,9 @@ func (p *program) take(command byte) (event, bool) {
 	case command == 'f' && p.phase == idle:
 		p.phase = freezing
 		p.watching = true
-		p.arm()
+		if p.arm() != nil {
+			return event{cause: CauseFailed}, true
+		}
 	default:
 		return event{cause: CauseProtocol}, true
 	}
@@ -160,9 +169,9 @@ func (p *program) take(command byte) (event, bool) {
 }
 
 // arm starts the deadline.
-func (p *program) arm() {
+func (p *program) arm() error {
 	t := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(p.rec.Deadline))}
-	unix.TimerfdSettime(p.timer, 0, &t, nil)
+	return unix.TimerfdSettime(p.timer, 0, &t, nil)
 }
 
 // act carries out 's' or 'f'.
@@ -202,7 +211,8 @@ func (p *program) end(cause Cause) {
 	p.cells.setCause(cause)
 	p.ending.Store(true)
 	p.thaw()
-	p.over <- p.verdict(cause)
+	p.status.Store(int32(p.verdict(cause)))
+	p.over.open()
 	select {}
 }
 

@@ -30,7 +30,7 @@ func abandon(t *testing.T, b *bed, mounts ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(pid, syscall.SIGSTOP) // it must not see the daemon's end
+	stop(t, pid) // it must not see the daemon's end
 	d.kill(t)
 	syscall.Kill(pid, syscall.SIGKILL)
 	wantFrozen(t, mounts[0])
@@ -81,7 +81,7 @@ func TestRecoverGivesALivingGuardTimeAndFencesIt(t *testing.T) {
 	b, mnt := newBed(t), newFilesystem(t, "ext4")
 	d := startHelper(t, "daemon", guardPath, b.dir, mnt)
 	pid, _ := strconv.Atoi(d.says(t, "frozen"))
-	syscall.Kill(pid, syscall.SIGSTOP)
+	stop(t, pid)
 	d.kill(t)
 	began := time.Now()
 	got := recoverAll(t, b, false)

@@ -138,7 +138,7 @@ type helper struct {
 func startHelper(t testing.TB, role string, args ...string) *helper {
 	t.Helper()
 	h := &helper{cmd: exec.Command("/proc/self/exe", args...), lines: make(chan string, 4), ended: make(chan struct{})}
-	h.cmd.Env = append(os.Environ(), roleEnv+"="+role)
+	h.cmd.Env = append(os.Environ(), roleEnv+"="+role, "GORACE=atexit_sleep_ms=0")
 	out, err := h.cmd.StdoutPipe()
 	if err == nil {
 		err = h.cmd.Start()
@@ -398,6 +398,29 @@ func thaw(t testing.TB, g *guard.Guard) guard.Result {
 		t.Fatal(err)
 	}
 	return res
+}
+
+// stop stops a process and waits until every thread has.
+func stop(t testing.TB, pid int) {
+	t.Helper()
+	syscall.Kill(pid, syscall.SIGSTOP)
+	for range 500 {
+		if stopped(pid) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("process %d does not stop", pid)
+}
+
+func stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range stats {
+		if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), ") T ") {
+			return false
+		}
+	}
+	return len(stats) > 0
 }
 
 // wantEmpty checks that no state file is left.

@@ -3,7 +3,6 @@ package guard
 import (
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,28 +10,15 @@ import (
 // mount is a filesystem in the guard.
 type mount struct {
 	Filesystem
-	fd     int
-	cell   cell
-	orders chan byte     // 's' or 'f', to its freezer
-	melt   chan struct{} // to its thawer
+	fd   int
+	cell cell
 
-	begun   atomic.Bool   // a freeze was, or is about to be, intended
-	settled chan struct{} // closed when that freeze has returned
-}
+	order   atomic.Int32 // 's' or 'f', for its freezer
+	ordered gate         // opened when there is an order
+	melt    gate         // opened when its thawer is to thaw
 
-func newMounts(rec *Record, cells cells) []*mount {
-	var mounts []*mount
-	for i, f := range rec.Filesystems {
-		mounts = append(mounts, &mount{
-			Filesystem: f,
-			fd:         -1,
-			cell:       cells.filesystem(i),
-			orders:     make(chan byte, 1),
-			melt:       make(chan struct{}, 1),
-			settled:    make(chan struct{}),
-		})
-	}
-	return mounts
+	begun   atomic.Bool // a freeze was, or is about to be, intended
+	settled atomic.Bool // that freeze has returned
 }
 
 // byRank groups mounts by rank, lowest first.
@@ -73,10 +59,12 @@ func (p *program) each(mounts []*mount, order byte) bool {
 		return mounts[0].do(order, &p.ending)
 	}
 	for _, m := range mounts {
-		m.orders <- order
+		m.order.Store(int32(order))
+		m.ordered.open()
 	}
 	for range mounts {
-		if m := <-p.returned; order == 'f' && m.cell.state() != StateFrozen {
+		p.returned.pass()
+		if order == 'f' && slices.ContainsFunc(mounts, (*mount).failed) {
 			return false
 		}
 	}
@@ -85,9 +73,10 @@ func (p *program) each(mounts []*mount, order byte) bool {
 
 // freezer carries out orders for m on a thread of its own.
 func (m *mount) freezer(p *program) {
-	for order := range m.orders {
-		m.do(order, &p.ending)
-		p.returned <- m
+	for {
+		m.ordered.pass()
+		m.do(byte(m.order.Load()), &p.ending)
+		p.returned.open()
 	}
 }
 
@@ -112,7 +101,7 @@ func (m *mount) sync() {
 // the other.
 func (m *mount) freeze(ending *atomic.Bool) bool {
 	m.begun.Store(true)
-	defer close(m.settled)
+	defer m.settled.Store(true)
 	if ending.Load() {
 		return false
 	}
@@ -127,9 +116,14 @@ func (m *mount) freeze(ending *atomic.Bool) bool {
 	return true
 }
 
+// failed says whether m's freeze has returned and not succeeded.
+func (m *mount) failed() bool {
+	return m.settled.Load() && m.cell.state() != StateFrozen
+}
+
 // rankPatience bounds how long the thaw of one rank holds up the next: a FITHAW
 // may be stuck behind a filesystem that is yet to be thawed.
-const rankPatience = 50 * time.Millisecond
+const rankPatience = 50 // ms, for each of its filesystems
 
 // thaw thaws what is frozen, last rank first, and returns when all is. A freeze
 // under way holds nobody up: the others are thawed, which frees most.
@@ -145,24 +139,20 @@ func (p *program) thaw() {
 			if m.isSettled() {
 				settled++
 			}
-			m.melt <- struct{}{}
+			m.melt.open()
 		}
-		left -= p.await(settled, rankPatience)
+		left -= p.await(settled)
 	}
 	for range left {
-		<-p.thawed
+		p.thawed.pass()
 	}
 }
 
-// await waits for n thawers, no longer than patience, and returns how many
-// were done.
-func (p *program) await(n int, patience time.Duration) int {
-	late := time.NewTimer(patience)
-	defer late.Stop()
+// await waits for n thawers, as long as rankPatience allows, and returns how
+// many were done.
+func (p *program) await(n int) int {
 	for done := range n {
-		select {
-		case <-p.thawed:
-		case <-late.C:
+		if !p.thawed.passWithin(rankPatience) {
 			return done
 		}
 	}
@@ -171,23 +161,16 @@ func (p *program) await(n int, patience time.Duration) int {
 
 // thawer thaws m on a thread of its own.
 func (m *mount) thawer(p *program) {
-	for range m.melt {
+	for {
+		m.melt.pass()
 		m.thaw()
-		p.thawed <- m
+		p.thawed.open()
 	}
 }
 
 // isSettled says whether m has no freeze under way.
 func (m *mount) isSettled() bool {
-	if !m.begun.Load() {
-		return true
-	}
-	select {
-	case <-m.settled:
-		return true
-	default:
-		return false
-	}
+	return !m.begun.Load() || m.settled.Load()
 }
 
 // thaw thaws m if its freeze succeeded, once that has returned: a FITHAW before
@@ -196,7 +179,9 @@ func (m *mount) thaw() {
 	if !m.begun.Load() {
 		return
 	}
-	<-m.settled
+	for !m.settled.Load() {
+		pause(1)
+	}
 	if m.cell.state() != StateFrozen {
 		return
 	}

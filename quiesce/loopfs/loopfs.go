@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -93,12 +94,13 @@ func (f *FS) Close() error {
 // returns ends that process. Nothing should be frozen without one.
 func ThawAfter(mount string, after time.Duration) (stop func(), err error) {
 	script := `sleep "$1"; fsfreeze -u "$2" 2>/dev/null`
-	cmd := exec.Command("setsid", "sh", "-c", script, "sh", strconv.FormatFloat(after.Seconds(), 'f', 1, 64), mount)
+	cmd := exec.Command("sh", "-c", script, "sh", strconv.FormatFloat(after.Seconds(), 'f', 1, 64), mount)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	return func() {
-		_ = cmd.Process.Kill()
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 	}, nil
 }

@@ -1,0 +1,186 @@
+// Package apitest makes what the tests of the transports stand on: a daemon
+// with a real agent and journal, a disk that is a mounted tmpfs and a CPI that
+// is a script under the test's control, and a message bus with a director's
+// rights. It needs root.
+package apitest
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/journal"
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/metrics"
+	"github.com/quiesced/quiesced/quiesce"
+)
+
+// Who the daemon is.
+const (
+	AgentID = "11111111-aaaa-4bbb-8ccc-000000000001"
+	DiskCID = "disk-1"
+)
+
+// patience bounds every wait for something that is about to happen.
+const patience = 20 * time.Second
+
+// Daemon is a daemon without a transport.
+type Daemon struct {
+	Agent   *agent.Agent
+	Handler *api.Handler
+	Mount   string // of the disk
+	dir     string // where the CPI finds what it is to do
+}
+
+// script is the CPI. It notes every request, waits while there is a file
+// "hold-METHOD", and answers what is in "answer-METHOD" where that is there.
+const script = `#!/bin/sh
+cd '%s' || exit 1
+request=$(cat)
+case $request in
+'{"method":"info"'*) method=info ;;
+'{"method":"snapshot_disk"'*'"api_version":2}') method=snapshot_disk ;;
+'{"method":"delete_snapshot"'*) method=delete_snapshot ;;
+*) exit 1 ;; # cut short
+esac
+printf '%%s\n' "$request" >> "requests-$method"
+while [ -e "hold-$method" ]; do sleep 0.02; done
+if [ -e "answer-$method" ]; then cat "answer-$method"; exit; fi
+case $method in
+info) result='{"api_version":2,"stemcell_formats":[]}' ;;
+snapshot_disk) result="\"snap-$(wc -l < requests-snapshot_disk)\"" ;;
+*) result=null ;;
+esac
+printf '{"result":%%s,"error":null,"log":""}' "$result"
+`
+
+// Start makes a daemon that takes snapshots at level none, unless its settings
+// are changed.
+func Start(t testing.TB, change ...func(*agent.Settings)) *Daemon {
+	t.Helper()
+	dir := t.TempDir()
+	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: filepath.Join(dir, "store")}
+	must(t, os.Mkdir(d.dir, 0o700))
+	must(t, os.Mkdir(d.Mount, 0o700))
+	must(t, unix.Mount("apitest", d.Mount, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { must(t, unix.Unmount(d.Mount, 0)) })
+	executable := filepath.Join(d.dir, "cpi")
+	must(t, os.WriteFile(executable, fmt.Appendf(nil, script, d.dir), 0o700))
+
+	settings := agent.Settings{
+		Enabled:  true,
+		Instance: agent.Instance{Deployment: "cf", Job: "db", Index: 2, ID: "inst-1", AgentID: AgentID},
+		Disks:    []quiesce.Disk{{CID: DiskCID, Mounts: []string{d.Mount}}},
+		Levels:   map[agent.Trigger]agent.Level{},
+		Budgets:  agent.Budgets{PreSync: patience, Frozen: patience, Snapshot: time.Minute, Resume: patience},
+		StateDir: filepath.Join(dir, "state"),
+	}
+	for _, trigger := range agent.Triggers() {
+		settings.Levels[trigger] = agent.LevelNone
+	}
+	for _, c := range change {
+		c(&settings)
+	}
+	d.start(t, settings, &cpi.Client{Path: executable})
+	return d
+}
+
+func (d *Daemon) start(t testing.TB, settings agent.Settings, c *cpi.Client) {
+	t.Helper()
+	records, err := journal.Open(settings.StateDir)
+	must(t, err)
+	t.Cleanup(func() { must(t, records.Close()) })
+	m := metrics.New()
+	d.Agent = agent.New(agent.Parts{
+		Settings: settings,
+		Journal:  records,
+		Freezer:  &quiesce.Freezer{Dir: filepath.Join(settings.StateDir, "run")},
+		CPI:      c,
+		Observer: m,
+		Log:      slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(d.Agent.Close)
+	t.Cleanup(func() { d.settle(t) })
+	must(t, d.Agent.Recover(t.Context()))
+	must(t, m.Watch(d.Agent))
+	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text}
+}
+
+// settle lets everything that is under way end.
+func (d *Daemon) settle(t testing.TB) {
+	t.Helper()
+	for _, method := range []string{"info", "snapshot_disk", "delete_snapshot"} {
+		d.Release(t, method)
+	}
+	Eventually(t, "the daemon is idle", func() bool {
+		s, err := d.Agent.Status()
+		must(t, err)
+		return s.Work == ""
+	})
+}
+
+// Hold has the CPI wait in a method until Release.
+func (d *Daemon) Hold(t testing.TB, method string) {
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(d.dir, "hold-"+method), nil, 0o600))
+}
+
+// Release ends Hold.
+func (d *Daemon) Release(t testing.TB, method string) {
+	t.Helper()
+	must(t, os.RemoveAll(filepath.Join(d.dir, "hold-"+method)))
+}
+
+// Answer is what the CPI prints in place of its own answer; "" is its own again.
+func (d *Daemon) Answer(t testing.TB, method, text string) {
+	t.Helper()
+	file := filepath.Join(d.dir, "answer-"+method)
+	if text == "" {
+		must(t, os.RemoveAll(file))
+		return
+	}
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+}
+
+// Calls are the requests of a method that the CPI got.
+func (d *Daemon) Calls(t testing.TB, method string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.dir, "requests-"+method))
+	if !os.IsNotExist(err) {
+		must(t, err)
+	}
+	return strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' })
+}
+
+// AwaitCall waits until the CPI got so many requests of a method.
+func (d *Daemon) AwaitCall(t testing.TB, method string, number int) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("the CPI gets request %d of %s", number, method), func() bool {
+		return len(d.Calls(t, method)) >= number
+	})
+}
+
+// Eventually fails the test unless the condition comes true.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("this does not happen: %s", what)
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,355 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quiesced/quiesced/agent/wire"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
+)
+
+// binaries is the directory of the programs under test, host the mount point of
+// a filesystem with reflinks that all tests share.
+var binaries, host string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Println("these tests need root: they freeze filesystems")
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "quiesced-test-")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binaries = filepath.Join(dir, "bin")
+	build := exec.Command("go", "build", "-o", binaries+"/", "./cmd/quiesced", "./cmd/quiesced-guard", "./cmd/local-cpi", "./cmd/quiesced-demo")
+	build.Dir = filepath.Join("..", "..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Printf("cannot build: %v\n%s", err, out)
+		return 1
+	}
+	fs, err := loopfs.Make(dir, "host", "xfs", loopfs.MinXFS+100<<20)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	host = fs.Mount
+	code := m.Run()
+	if err := fs.Close(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return code
+}
+
+// world is one VM: a disk, a configuration, and the daemon when it runs.
+type world struct {
+	t      testing.TB
+	dir    string
+	store  string // mount point of the disk's ext4
+	cid    string // the disk's
+	cpi    string // path of the CPI
+	root   string // of local-cpi
+	config string // path of the configuration
+	daemon *exec.Cmd
+	ended  chan struct{} // closed when the daemon has been waited for
+	log    *bytes.Buffer // of daemons that ended
+}
+
+// safetyThaw is after how long a frozen disk is thawed from outside, come what
+// may. It is longer than any test holds a freeze.
+const safetyThaw = 40 * time.Second
+
+// newWorld makes a disk and a configuration with defaults; change edits the
+// configuration's text.
+func newWorld(t testing.TB, change ...func(string) string) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), cid: "disk-1"}
+	root, err := os.MkdirTemp(host, "cpi-")
+	w.must(err)
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	w.root = root
+	w.must(os.Mkdir(filepath.Join(root, "disks"), 0o700))
+	image := filepath.Join(root, "disks", w.cid+".img")
+	w.must(os.WriteFile(image, nil, 0o600))
+	w.must(os.Truncate(image, 32<<20))
+	w.must(loopfs.Format(image, "ext4"))
+	w.store = filepath.Join(w.dir, "store")
+	w.must(loopfs.Mount(image, w.store))
+	t.Cleanup(func() { w.must(loopfs.Unmount(w.store)) })
+	stop, err := loopfs.ThawAfter(w.store, safetyThaw)
+	w.must(err)
+	t.Cleanup(stop)
+	t.Cleanup(w.end)
+	w.cpi = filepath.Join(binaries, "local-cpi")
+	w.configure(change...)
+	return w
+}
+
+const worldConfig = `enable_snapshots: true
+state_dir: %[1]s/state
+listen: {socket: %[1]s/run/q.sock, metrics: ""}
+instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: agent-1}
+disks: [{cid: %[2]s, mounts: [%[3]s]}]
+cpi: {path: %[4]s, context: {root: %[5]s, password: c1oudcow}}
+`
+
+func (w *world) configure(change ...func(string) string) {
+	w.t.Helper()
+	text := fmt.Sprintf(worldConfig, w.dir, w.cid, w.store, w.cpi, w.root)
+	for _, edit := range change {
+		text = edit(text)
+	}
+	w.config = filepath.Join(w.dir, "q.yml")
+	w.must(os.WriteFile(w.config, []byte(text), 0o600))
+}
+
+func with(lines string) func(string) string {
+	return func(text string) string { return text + lines }
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// script makes the CPI a shell script. It has read the request into $request;
+// info it answers by itself.
+func (w *world) script(body string) {
+	w.t.Helper()
+	w.cpi = filepath.Join(w.dir, "cpi")
+	text := `#!/bin/sh
+dir=` + w.dir + `
+request=$(cat)
+case "$request" in
+*'"method":"info"'*) echo '{"result":{"api_version":2,"stemcell_formats":[]},"error":null,"log":""}'; exit;;
+*'"method":"snapshot_disk"'*) ;;
+*) echo '{"result":null,"error":null,"log":""}'; exit;;
+esac
+` + body
+	w.must(os.WriteFile(w.cpi, []byte(text), 0o700))
+}
+
+// answered is the line that answers with a CID.
+func answered(cid string) string {
+	return `echo '{"result":"` + cid + `","error":null,"log":""}'` + "\n"
+}
+
+// paused tells the test that it was called, by the file "called", and answers
+// when the file "go" is there.
+func paused(cid string) string {
+	return "touch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" + answered(cid)
+}
+
+// start starts the daemon and waits until it answers.
+func (w *world) start() {
+	w.t.Helper()
+	w.configureCPI()
+	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", w.config)
+	out := &bytes.Buffer{}
+	w.daemon.Stderr = out
+	w.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.must(w.daemon.Start())
+	w.log, w.ended = out, make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(w.daemon, w.ended)
+	w.eventually("the daemon answers", func() bool { return w.run("status").code == exitOK })
+}
+
+// configureCPI puts the present CPI into the configuration.
+func (w *world) configureCPI() {
+	w.t.Helper()
+	text, err := os.ReadFile(w.config)
+	w.must(err)
+	local := filepath.Join(binaries, "local-cpi")
+	w.must(os.WriteFile(w.config, bytes.ReplaceAll(text, []byte(local), []byte(w.cpi)), 0o600))
+}
+
+func (w *world) signal(s syscall.Signal) {
+	w.t.Helper()
+	w.must(w.daemon.Process.Signal(s))
+}
+
+// kill ends the daemon as nothing can that it could prepare for.
+func (w *world) kill() {
+	w.t.Helper()
+	w.signal(syscall.SIGKILL)
+	<-w.ended
+	w.daemon = nil
+}
+
+// end stops a daemon that still runs.
+func (w *world) end() {
+	if w.daemon == nil {
+		return
+	}
+	_ = w.daemon.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-w.ended:
+	case <-time.After(20 * time.Second):
+		_ = w.daemon.Process.Kill()
+		<-w.ended
+		w.t.Error("the daemon did not end within 20 s of SIGTERM")
+	}
+	w.daemon = nil
+	if w.t.Failed() {
+		w.t.Logf("the daemon logged:\n%s", w.log)
+	}
+}
+
+// result is how a verb ended.
+type result struct {
+	code     int
+	out, err string
+}
+
+// run runs a verb to its end.
+func (w *world) run(args ...string) result {
+	w.t.Helper()
+	return w.begin(args...)()
+}
+
+// begin starts a verb; the function that it returns waits for its end.
+func (w *world) begin(args ...string) func() result {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "quiesced"), append(args, "--config", w.config)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	w.must(cmd.Start())
+	return func() result {
+		defer cancel()
+		err := cmd.Wait()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			w.t.Fatal(err)
+		}
+		return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	}
+}
+
+// take takes a snapshot and returns its report, where one was printed.
+func (w *world) take(args ...string) (result, wire.Report) {
+	w.t.Helper()
+	r := w.run(append([]string{"take-snapshot", "--json"}, args...)...)
+	return r, w.report(r)
+}
+
+func (w *world) report(r result) wire.Report {
+	w.t.Helper()
+	var report wire.Report
+	if r.out != "" {
+		w.must(json.Unmarshal([]byte(r.out), &report))
+	}
+	return report
+}
+
+func (w *world) snapshots() []wire.Snapshot {
+	w.t.Helper()
+	return list[wire.Snapshot](w, "snapshots")
+}
+
+func (w *world) runs() []wire.Report {
+	w.t.Helper()
+	return list[wire.Report](w, "runs")
+}
+
+func list[T any](w *world, verb string) []T {
+	w.t.Helper()
+	r := w.run(verb, "--json")
+	if r.code != exitOK {
+		w.t.Fatalf("%s: %+v", verb, r)
+	}
+	var all []T
+	w.must(json.Unmarshal([]byte(r.out), &all))
+	return all
+}
+
+// exists says whether the test's own file is there.
+func (w *world) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(w.dir, name))
+	return err == nil
+}
+
+func (w *world) touch(name string) {
+	w.t.Helper()
+	w.must(os.WriteFile(filepath.Join(w.dir, name), nil, 0o600))
+}
+
+// patience bounds every wait of a test for something that should come.
+const patience = 15 * time.Second
+
+func (w *world) eventually(what string, done func() bool) time.Duration {
+	w.t.Helper()
+	began := time.Now()
+	for !done() {
+		if time.Since(began) > patience {
+			w.t.Fatalf("waited %s in vain: %s\nthe daemon logged:\n%s", patience, what, w.log)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+// frozen asks the kernel: a process of its own tries to make a file, and a
+// frozen filesystem keeps it waiting. The process is gone after the thaw.
+func (w *world) frozen() bool {
+	w.t.Helper()
+	cmd := exec.Command("touch", filepath.Join(w.store, "is-it-frozen"))
+	w.must(cmd.Start())
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		w.must(err)
+		return false
+	case <-time.After(300 * time.Millisecond):
+		return true
+	}
+}
+
+// mustBeGoing asserts what holds after every run, however it ended: the disk is
+// writable and no guard is left.
+func (w *world) mustBeGoing() {
+	w.t.Helper()
+	if w.frozen() {
+		w.t.Fatal("the filesystem is still frozen")
+	}
+	left, err := filepath.Glob(filepath.Join(w.dir, "run", "guard-*"))
+	w.must(err)
+	if len(left) > 0 {
+		w.t.Errorf("records of freezes are left: %q", left)
+	}
+}
+
+// mustSay asserts an exit code and that each text is in what was printed.
+func (w *world) mustSay(r result, code int, texts ...string) {
+	w.t.Helper()
+	if r.code != code {
+		w.t.Errorf("exit code %d, want %d\n%s%s", r.code, code, r.out, r.err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(r.out+r.err, text) {
+			w.t.Errorf("%q is missing from\n%s%s", text, r.out, r.err)
+		}
+	}
+	if strings.Contains(r.out+r.err, "c1oudcow") {
+		w.t.Errorf("a secret of the CPI's context is shown:\n%s%s", r.out, r.err)
+	}
+}
