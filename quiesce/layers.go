@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -134,10 +135,15 @@ func (w *walk) mount(m *mountinfo.Info) error {
 	return nil
 }
 
+// quoted is how whoever mounts an overlay writes a comma or a colon in a path.
+// The kernel shows the option as it was given.
+var quoted = regexp.MustCompile(`\\(.)`)
+
 // upper follows an overlay to where it writes. In a container that is a path of
 // the host's, which is not to be seen from here and ends the walk.
 func (w *walk) upper(m *mountinfo.Info) error {
 	dir, _ := option(m.VFSOptions, "upperdir")
+	dir = quoted.ReplaceAllString(dir, "$1")
 	if _, err := os.Stat(dir); err != nil || !filepath.IsAbs(dir) {
 		return nil
 	}

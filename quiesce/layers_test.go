@@ -163,11 +163,10 @@ func TestPathWhoseLayersCannotBeToldIsAnError(t *testing.T) {
 	found, err := s.Filesystems(disks(store.Mount))
 	must(t, err)
 	for name, c := range map[string]struct{ path, want string }{
-		"the image was deleted":     {deleted.Mount, "deleted.img\" under " + source(t, deleted.Mount) + " was deleted"},
-		"the image is covered":      {moved.Mount, "cannot find the image under " + source(t, moved.Mount)},
-		"a path that cannot be":     {dir + "/file/state", "not a directory"},
-		"a path that is no path":    {dir + "/" + strings.Repeat("x", 300), "file name too long"},
-		"a relative path that is ''": {"", "no such file or directory"},
+		"the image was deleted":  {deleted.Mount, "deleted.img\" under " + source(t, deleted.Mount) + " was deleted"},
+		"the image is covered":   {moved.Mount, "cannot find the image under " + source(t, moved.Mount)},
+		"a path that cannot be":  {dir + "/file/state", "not a directory"},
+		"a path that is no path": {dir + "/" + strings.Repeat("x", 300), "file name too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := s.Independent(found, []quiesce.Dependency{{Name: "state_dir", Path: c.path}})

@@ -29,7 +29,7 @@ type Server struct {
 func NewServer(h *api.Handler, gid int, log *slog.Logger) *Server {
 	s := &Server{handler: h, gid: gid, log: log}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/{method}", s.call)
+	mux.HandleFunc("POST /v1/{method...}", s.call)
 	s.http = &http.Server{
 		Handler:           mux,
 		ConnContext:       withPeer,

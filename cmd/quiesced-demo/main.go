@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,9 +37,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s := &stage{out: stdout}
 	err := s.play(ctx)
 	if ctx.Err() != nil {
-		err = fmt.Errorf("interrupted")
+		err = errors.New("interrupted")
 	}
-	if cleanErr := s.clear(); cleanErr != nil {
+	if cleanErr := errors.Join(s.clear(), leftovers(s.dir)); cleanErr != nil {
 		_, _ = fmt.Fprintf(stderr, "\ncannot clean up: %v\n", cleanErr)
 		return 1
 	}
@@ -46,6 +47,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintf(stderr, "\nthe demonstration failed: %v\n", err)
 		return 1
 	}
-	s.say("Nothing is left behind: no process, mount, loop device or file.")
+	s.say("Looked, and nothing is left behind: no process, mount, loop device or file.")
 	return 0
 }

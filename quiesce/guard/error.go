@@ -68,19 +68,25 @@ type StuckError struct {
 }
 
 func (e *StuckError) Error() string {
-	return fmt.Sprintf("cannot thaw %q: stuck in the kernel", e.Paths)
+	return fmt.Sprintf("cannot thaw %q in time: stuck", e.Paths)
 }
 
 // Is matches [ErrStuck].
 func (e *StuckError) Is(target error) bool { return target == ErrStuck }
 
-// failures returns an error for each of r's filesystems with an errno.
+// failures returns an error for each of r's filesystems for which op failed, or
+// its thaw.
 func (r *Record) failures(op string) error {
 	var errs []error
 	for i, c := range r.Cells {
-		if c.Errno != 0 {
-			errs = append(errs, &Error{Op: op, Path: r.Filesystems[i].Path, Errno: c.Errno})
+		e := &Error{Op: op, Path: r.Filesystems[i].Path, Errno: c.Errno}
+		switch {
+		case c.Errno == 0 || c.State == StateNone && op != "sync":
+			continue // or left over from an earlier sync
+		case c.State.owed():
+			e.Op = "thaw"
 		}
+		errs = append(errs, e)
 	}
 	return errors.Join(errs...)
 }
