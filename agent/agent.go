@@ -43,6 +43,8 @@ type Agent struct {
 	runs     map[string]*Run   // guarded by mu: under way, or ended without a record
 	order    []string          // guarded by mu: ids of runs, oldest first
 	unsaved  map[string]Record // guarded by mu: records that the journal would not take
+	history  *history          // guarded by mu: what the records come to, nil when it must be found out
+	changes  int               // guarded by mu: how often records changed
 	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
 	lifetime context.Context   // ends when the daemon stops
 	stop     context.CancelCauseFunc
@@ -73,7 +75,9 @@ func New(p Parts) *Agent {
 // Close interrupts the run under way with ErrStopping, which thaws, and waits
 // until everything the agent started has ended.
 func (a *Agent) Close() {
+	a.admit.Lock() // nothing is begun after this
 	a.stop(ErrStopping)
+	a.admit.Unlock()
 	a.jobs.Wait()
 }
 
@@ -92,6 +96,9 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	}
 	a.admit.Lock()
 	defer a.admit.Unlock()
+	if a.lifetime.Err() != nil {
+		return nil, &RefusedError{Err: ErrStopping}
+	}
 	if run, err := a.known(r); run != nil || err != nil {
 		return run, err
 	}

@@ -161,19 +161,43 @@ func (a *Agent) Status() (Status, error) {
 	}
 	a.mu.Unlock()
 	slices.Sort(s.Unsaved)
-	return s, a.addHistory(&s)
+	h, err := a.summary()
+	if err != nil {
+		return s, err
+	}
+	s.Last, s.Snapshots = h.last, h.snapshots
+	return s, nil
 }
 
-func (a *Agent) addHistory(s *Status) error {
+// history is what a status tells of the records. It is kept between changes: a
+// status may be asked for ten times a second.
+type history struct {
+	last      *Report
+	snapshots int
+}
+
+func (a *Agent) summary() (history, error) {
+	a.mu.Lock()
+	known, changes := a.history, a.changes
+	a.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
 	all, err := a.records()
 	if err != nil {
-		return err
+		return history{}, err
 	}
+	var h history
 	for _, r := range all {
-		s.Snapshots += len(r.Snapshots)
-		if r.Report != nil {
-			s.Last = r.Report
+		h.snapshots += len(r.Snapshots)
+		if r.Report != nil && (h.last == nil || h.last.Ended.Before(r.Report.Ended)) {
+			h.last = r.Report
 		}
 	}
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.changes == changes {
+		a.history = &h
+	}
+	return h, nil
 }

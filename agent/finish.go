@@ -79,7 +79,7 @@ func (p *performer) report(err, resumed error) Report {
 // reached is the level that the snapshots really have.
 func (p *performer) reached() Level {
 	switch {
-	case len(p.calls) == 0:
+	case !p.told():
 		return LevelNone
 	case p.broken() != "" && p.synced:
 		return LevelSync
@@ -93,6 +93,8 @@ func (p *performer) reached() Level {
 func (p *performer) reason() string {
 	plan := &p.record.Plan
 	switch why := p.broken(); {
+	case !p.told():
+		return "no snapshot was taken"
 	case why != "":
 		return why
 	case plan.Degraded != "":
@@ -130,6 +132,11 @@ func (p *performer) times() map[Phase]time.Duration {
 	for _, c := range p.calls {
 		if took := p.took(c); took > 0 {
 			p.phases[PhaseSnapshot] = max(p.phases[PhaseSnapshot], took)
+		}
+	}
+	if p.held != nil {
+		for _, f := range p.held.Filesystems {
+			p.phases[PhaseFrozen] = max(p.phases[PhaseFrozen], f.HeldFor)
 		}
 	}
 	p.phases[PhaseTotal] = time.Since(p.run.started)

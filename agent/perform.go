@@ -52,7 +52,7 @@ func (p *performer) perform() {
 	p.phases = map[Phase]time.Duration{}
 	err := p.rest(p.run.ctx)
 	resumed := p.resume()
-	p.run.setResumed()
+	p.run.setResumed(resumed)
 	if p.collect() {
 		p.finish(err, resumed)
 	}

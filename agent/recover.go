@@ -106,7 +106,7 @@ func (a *Agent) noteStuck(left []guard.Recovered) {
 			a.Log.Error("cannot thaw what a dead guard left frozen", "run", r.RunID, "error", r.Err)
 			continue
 		}
-		a.Log.Warn("made good a freeze that a dead daemon left", "run", r.RunID, "cause", r.Result.Cause)
+		a.Log.Warn("found the record of a freeze", "run", r.RunID, "now", r.Recovery, "cause", r.Result.Cause)
 	}
 }
 
@@ -158,6 +158,13 @@ func (a *Agent) keepUnsaved(r Record, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.unsaved[r.Request.ID] = r
+	a.recordsChanged()
+}
+
+// recordsChanged needs mu held.
+func (a *Agent) recordsChanged() {
+	a.history = nil
+	a.changes++
 }
 
 // saveUnsaved tries the records that the journal did not take.
@@ -180,5 +187,6 @@ func (a *Agent) put(r Record) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.unsaved, r.Request.ID)
+	a.recordsChanged()
 	return nil
 }

@@ -34,9 +34,6 @@ func (p *performer) thaw(ctx context.Context) error {
 	}
 	result, err := p.guard.Thaw(ctx)
 	p.held = &result
-	for _, f := range result.Filesystems {
-		p.phases[PhaseFrozen] = max(p.phases[PhaseFrozen], f.HeldFor)
-	}
 	if err != nil {
 		return fmt.Errorf("cannot thaw: %w", err)
 	}
@@ -106,7 +103,7 @@ func (p *performer) overrun() {
 // if it was.
 func (p *performer) broken() string {
 	switch {
-	case !p.record.Plan.Freezes():
+	case !p.record.Plan.Freezes() || !p.told():
 		return ""
 	case p.held == nil:
 		return "nothing was frozen"
@@ -116,6 +113,16 @@ func (p *performer) broken() string {
 		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
 	}
 	return ""
+}
+
+// told says whether any CPI process was told to go on.
+func (p *performer) told() bool {
+	for _, c := range p.calls {
+		if !c.sent.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *performer) allInWindow() bool {

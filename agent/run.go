@@ -15,11 +15,12 @@ type Run struct {
 	resumed chan struct{} // closed when nothing of the run is held any more
 	done    chan struct{} // closed when the report is there
 
-	resume sync.Once // closes resumed
-	mu     sync.Mutex
-	phase  Phase     // guarded by mu
-	since  time.Time // guarded by mu: when the phase began
-	report *Report   // guarded by mu
+	resume    sync.Once // closes resumed
+	mu        sync.Mutex
+	phase     Phase     // guarded by mu
+	since     time.Time // guarded by mu: when the phase began
+	report    *Report   // guarded by mu
+	resumeErr error     // guarded by mu
 }
 
 func newRun(parent context.Context, r Request) *Run {
@@ -48,11 +49,27 @@ func (r *Run) Started() time.Time { return r.started }
 // Done is closed when the run has ended.
 func (r *Run) Done() <-chan struct{} { return r.done }
 
-// Resumed is closed when the run holds nothing any more: everything is set
-// going again, or the report says that it could not be.
+// Resumed is closed when everything was set going again, or could not be:
+// ResumeError tells.
 func (r *Run) Resumed() <-chan struct{} { return r.resumed }
 
-func (r *Run) setResumed() { r.resume.Do(func() { close(r.resumed) }) }
+// ResumeError says, once Resumed is closed, what could not be set going again.
+func (r *Run) ResumeError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.resumeErr
+}
+
+// setResumed is called once with what came of resuming; a run that never held
+// anything comes by in end alone.
+func (r *Run) setResumed(err error) {
+	r.resume.Do(func() {
+		r.mu.Lock()
+		r.resumeErr = err
+		r.mu.Unlock()
+		close(r.resumed)
+	})
+}
 
 // Cancel ends the run early: what is frozen is thawed at once. A CPI call
 // that was already made is waited for, so that its CID is not lost. It has no
@@ -90,10 +107,10 @@ func (r *Run) setPhase(p Phase) {
 
 // end publishes the report.
 func (r *Run) end(report Report) {
+	r.setResumed(nil)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report = &report
-	r.setResumed()
 	close(r.done)
 	r.cancel(nil)
 }

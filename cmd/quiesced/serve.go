@@ -95,7 +95,7 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 		Observer: m,
 		Log:      log,
 	})
-	defer a.Close()
+	defer a.Close() // where an error comes before the tasks
 	if err := a.Recover(ctx); err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 	}
 	handler := &api.Handler{Agent: a, Version: version.Version, Samples: metrics.Samples, Metrics: m.Text}
 	tasks := []task{
-		{"leftovers", func(ctx context.Context) error { a.Run(ctx); return nil }},
+		{"agent", func(ctx context.Context) error { a.Run(ctx); a.Close(); return nil }},
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, gid, log).Serve(ctx, socket) }},
 	}
 	if len(c.NATS.URLs) > 0 {

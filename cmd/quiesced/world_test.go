@@ -130,8 +130,10 @@ func (w *world) must(err error) {
 	}
 }
 
-// script makes the CPI a shell script. It has read the request into $request;
-// info it answers by itself.
+// script makes the CPI a shell script whose body answers snapshot_disk. It has
+// read the request into $request, whole: as any parser would, the script does
+// nothing about one that is cut short. Other methods it answers by itself, with
+// an error while the file "broken" is there.
 func (w *world) script(body string) {
 	w.t.Helper()
 	w.cpi = filepath.Join(w.dir, "cpi")
@@ -140,8 +142,17 @@ dir=` + w.dir + `
 request=$(cat)
 case "$request" in
 *'"method":"info"'*) echo '{"result":{"api_version":2,"stemcell_formats":[]},"error":null,"log":""}'; exit;;
+*'"api_version":2}') ;;
+*) echo cut short; exit;;
+esac
+case "$request" in
 *'"method":"snapshot_disk"'*) ;;
-*) echo '{"result":null,"error":null,"log":""}'; exit;;
+*)	if [ -e $dir/broken ]; then
+		echo '{"result":null,"error":{"type":"Bosh::Clouds::CloudError","message":"in use","ok_to_retry":true},"log":""}'
+	else
+		echo '{"result":null,"error":null,"log":""}'
+	fi
+	exit;;
 esac
 ` + body
 	w.must(os.WriteFile(w.cpi, []byte(text), 0o700))
