@@ -29,7 +29,7 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	@go test -race -count=1 -timeout 12m -v ./... > build/test.log 2>&1; status=$$?; \
 	grep -E '^(ok|FAIL|---? FAIL|panic:|# )' build/test.log; \
 	grep -qE '^ *--- SKIP' build/test.log && { grep -E '^ *--- SKIP' build/test.log; echo "a test was skipped"; status=1; }; \
-	[ $$status = 0 ] || { grep -vE '^(=== |ok |\?)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
+	[ $$status = 0 ] || { grep -vE '^ *(=== |ok |\?|PASS|--- PASS)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
 	exit $$status
 
 demo: root deps build ## show the main job on a real disk (root)
@@ -43,7 +43,7 @@ lint: ## check style and common mistakes
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@go list ./... | while read -r pkg; do \
 	  go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' | while read -r target; do \
-	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$pkg" || exit 1; \
 	  done || exit 1; \
 	done
 

@@ -58,36 +58,58 @@ func (a *Agent) Reports(limit int) ([]Report, error) {
 // intent is durable first; if the CPI fails the entry stays, marked as deleting.
 // Errors: *UnknownSnapshotError, *BusyError, *cpi.Error and its kin.
 func (a *Agent) Delete(ctx context.Context, cid string) error {
-	if err := a.acquire("delete-snapshot "+cid, nil); err != nil {
-		return err
-	}
-	defer a.release()
-	return a.delete(ctx, cid)
+	return a.work(ctx, "delete-snapshot "+cid, func(ctx context.Context) error {
+		return a.delete(ctx, cid)
+	})
 }
 
 // DeleteAll deletes every snapshot whose CID is known, going on past failures,
 // and says which it deleted. Unresolved entries stay.
 func (a *Agent) DeleteAll(ctx context.Context) ([]string, error) {
-	if err := a.acquire("delete-snapshots", nil); err != nil {
-		return nil, err
-	}
-	defer a.release()
-	all, err := a.Snapshots()
-	if err != nil {
-		return nil, err
-	}
-	deleted, errs := []string{}, []error{}
-	for _, s := range all {
-		if s.State == SnapshotUnresolved {
-			continue
-		}
-		if err := a.delete(ctx, s.CID); err != nil {
+	deleted := []string{}
+	err := a.work(ctx, "delete-snapshots", func(ctx context.Context) error {
+		all, err := a.Snapshots()
+		errs := []error{err}
+		for _, s := range all {
+			if s.State == SnapshotUnresolved {
+				continue
+			}
+			err := a.delete(ctx, s.CID)
+			if err == nil {
+				deleted = append(deleted, s.CID)
+			}
 			errs = append(errs, err)
-			continue
 		}
-		deleted = append(deleted, s.CID)
+		return errors.Join(errs...)
+	})
+	return deleted, err
+}
+
+// work does a piece of work that is no run while it holds the VM. The daemon's
+// end cancels it, and waits for it.
+func (a *Agent) work(ctx context.Context, name string, do func(context.Context) error) error {
+	if err := a.admitWork(name); err != nil {
+		return err
 	}
-	return deleted, errors.Join(errs...)
+	defer a.jobs.Done()
+	defer a.release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.lifetime, func() { cancel(ErrStopping) })()
+	return do(ctx)
+}
+
+func (a *Agent) admitWork(name string) error {
+	a.admit.Lock()
+	defer a.admit.Unlock()
+	if a.lifetime.Err() != nil {
+		return &RefusedError{Err: ErrStopping}
+	}
+	if err := a.acquire(name, nil); err != nil {
+		return err
+	}
+	a.jobs.Add(1)
+	return nil
 }
 
 func (a *Agent) delete(ctx context.Context, cid string) error {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type performer struct {
 	phases    map[Phase]time.Duration
 	synced    bool          // everything was written out before the point in time
 	recovered bool          // another daemon began the run
+	cancelled error         // somebody cancelled the run when only its answers were missing
 	held      *guard.Result // how the freeze ended, nil if there was none
 }
 
@@ -54,7 +56,7 @@ func (p *performer) perform() {
 	resumed := p.resume()
 	p.run.setResumed(resumed)
 	if p.collect() {
-		p.finish(err, resumed)
+		p.finish(cmp.Or(err, p.cancelled), resumed)
 	}
 }
 

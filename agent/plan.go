@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce"
@@ -107,7 +108,7 @@ func (p *Plan) reach(r Request, fs []quiesce.Filesystem) error {
 			return refuse("level", "cannot reach level %q: %w", r.Level, step.because)
 		}
 		p.Level = step.to
-		p.Degraded = step.because.Error()
+		p.Degraded = strings.TrimPrefix(p.Degraded+"; "+step.because.Error(), "; ")
 	}
 	return nil
 }
@@ -119,7 +120,9 @@ func noJobs(l Level) error {
 func freezable(fs []quiesce.Filesystem) error {
 	var all []error
 	for _, f := range fs {
-		all = append(all, f.Freezable())
+		if !f.ReadOnly { // what is read-only is passed over
+			all = append(all, f.Freezable())
+		}
 	}
 	return errors.Join(all...)
 }

@@ -14,16 +14,12 @@ import (
 // retryEvery is how often what could not be thawed or recorded is tried again.
 const retryEvery = 5 * time.Second
 
-// Recover makes good what an earlier daemon left: it thaws, and then goes on
-// with the runs that have no report. It returns when nothing of ours is frozen
-// any more or is known to be stuck; CPI processes that still run are waited for
-// in the background, as a run that holds the VM. It must be called before any
+// Recover goes on with the runs that an earlier daemon left without a report.
+// left is what came of their freezes, from Freezer.Recover, which needs no
+// journal and so comes before it. CPI processes that still run are waited for in
+// the background, as a run that holds the VM. It must be called before any
 // request is accepted.
-func (a *Agent) Recover(ctx context.Context) error {
-	left, err := a.Freezer.Recover(ctx, false)
-	if err != nil {
-		a.Log.Error("cannot read every record of a freeze", "error", err)
-	}
+func (a *Agent) Recover(left []guard.Recovered) error {
 	a.noteStuck(left)
 	records, err := a.Journal.All()
 	if err != nil {

@@ -50,10 +50,13 @@ func (p *performer) collect() bool {
 	}
 	budget := time.NewTimer(p.agent.Settings.Budgets.Snapshot - time.Since(p.firstSent()))
 	defer budget.Stop()
+	cancelled := p.run.ctx.Done()
 	for p.waiting > 0 {
 		select {
 		case <-p.ended:
 			p.waiting--
+		case <-cancelled: // nothing is held any more, so only the report changes
+			p.cancelled, cancelled = context.Cause(p.run.ctx), nil
 		case <-budget.C:
 			p.overrun()
 		case <-p.agent.lifetime.Done():

@@ -109,7 +109,7 @@ func (o output) stderrTail(s secrets) string {
 	}
 	defer f.Close()
 	if _, err := f.Seek(-maxStderr, io.SeekEnd); err != nil {
-		f.Seek(0, io.SeekStart) // shorter than that
+		_, _ = f.Seek(0, io.SeekStart) // shorter than that
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxStderr))
 	if err != nil {

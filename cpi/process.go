@@ -2,6 +2,7 @@ package cpi
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -10,7 +11,7 @@ import (
 )
 
 // Process names a process for as long as the machine is up: a pid alone is
-// given to another one later.
+// given to another one later. The zero Process is one that is known to be gone.
 type Process struct {
 	PID int
 
@@ -35,11 +36,11 @@ func startTime(pid int) (uint64, error) {
 
 // openProcess returns a pidfd of that very process, or -1 when it is gone.
 func openProcess(p Process) (int, error) {
-	if p.PID <= 0 {
-		return -1, fmt.Errorf("cannot open process %d: no such id", p.PID)
+	if p.PID == 0 {
+		return -1, nil // known to be gone
 	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return -1, nil
 	}
 	if err != nil {
@@ -49,8 +50,8 @@ func openProcess(p Process) (int, error) {
 	// id, so this comparison holds.
 	started, err := startTime(p.PID)
 	if err != nil || started != p.StartTime {
-		unix.Close(fd)
-		return -1, nil
+		_ = unix.Close(fd)
+		return -1, nil //nolint:nilerr // it ended meanwhile
 	}
 	return fd, nil
 }

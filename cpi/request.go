@@ -36,7 +36,7 @@ type wireRequest struct {
 // Encode returns the director's document: no newline at its end, and no
 // character escaped for the sake of HTML. The error names the method only.
 func (r Request) Encode() ([]byte, error) {
-	wire := wireRequest{r.Method, r.Arguments, r.Context, r.APIVersion}
+	wire := wireRequest(r)
 	if wire.Arguments == nil {
 		wire.Arguments = []any{}
 	}

@@ -2,6 +2,7 @@ package cpi
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 )
@@ -21,7 +22,7 @@ type Answer struct {
 // *InvalidResponseError for anything that is no answer.
 func ParseResponse(stdout []byte) (Answer, error) {
 	keys, err := decodeObject(stdout)
-	if err == errNothing {
+	if errors.Is(err, errNothing) {
 		return Answer{}, &InvalidResponseError{Reason: "it is empty", empty: true}
 	}
 	if err != nil {

@@ -119,7 +119,7 @@ func (s *Survey) add(found []Filesystem, cid string, m *mountinfo.Info) []Filesy
 		Superblock: sb,
 		Type:       m.FSType,
 		Path:       m.Mountpoint,
-		MountID:    uint64(m.ID), //nolint:gosec // the kernel's ids are positive
+		MountID:    uint64(m.ID),
 		Devices:    s.devices(m),
 		Disks:      []string{cid},
 	}

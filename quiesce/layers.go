@@ -145,7 +145,7 @@ func (w *walk) upper(m *mountinfo.Info) error {
 	dir, _ := option(m.VFSOptions, "upperdir")
 	dir = quoted.ReplaceAllString(dir, "$1")
 	if _, err := os.Stat(dir); err != nil || !filepath.IsAbs(dir) {
-		return nil
+		return nil //nolint:nilerr // the end of the walk
 	}
 	return w.path(dir)
 }

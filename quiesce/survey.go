@@ -90,7 +90,7 @@ type Superblock struct{ Major, Minor uint32 }
 func (sb Superblock) String() string { return fmt.Sprintf("%d:%d", sb.Major, sb.Minor) }
 
 func superblockOf(m *mountinfo.Info) Superblock {
-	return Superblock{uint32(m.Major), uint32(m.Minor)} //nolint:gosec // parsed from the kernel's unsigned numbers
+	return Superblock{uint32(m.Major), uint32(m.Minor)}
 }
 
 // option is the value of key among comma-separated mount options, and whether

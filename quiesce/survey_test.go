@@ -155,7 +155,7 @@ func TestFilesystemOnALoopDevice(t *testing.T) {
 			if diff := cmp.Diff(want, got, unstable); diff != "" {
 				t.Fatalf("-want +got:\n%s", diff)
 			}
-			if got[0].Superblock.String() != device(t, store.Mount) {
+			if got[0].String() != device(t, store.Mount) {
 				t.Errorf("superblock is %s, findmnt says %s", got[0].Superblock, device(t, store.Mount))
 			}
 			if err := got[0].Freezable(); err != nil {

@@ -170,5 +170,8 @@ func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
 	if !h.ended(ctx, run.Resumed()) {
 		return nil, errors.New("the run was told to end and has not set everything going again yet")
 	}
+	if err := run.ResumeError(); err != nil {
+		return nil, &Error{Kind: KindNotResumed, Message: "Action Failed " + c.name() + ": " + err.Error(), Cause: err.Error()}
+	}
 	return "canceled", nil
 }

@@ -65,13 +65,13 @@ func ask(fd uintptr) (peer, error) {
 
 // supplementary are the other groups that the peer had when it connected. What
 // its process became since (another program, another process under its id)
-// plays no part, as it would in /proc.
+// plays no part, as it would in /proc. x/sys has no call of its own for it.
 func supplementary(fd uintptr) ([]uint32, error) {
 	groups := make([]uint32, 32)
 	for {
-		size := uint32(len(groups) * 4) //nolint:gosec // at most NGROUPS_MAX, 65536
+		size := uint32(len(groups) * 4)
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
-			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0) //nolint:gosec // x/sys has no call for it
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
 		switch {
 		case errno == 0:
 			return groups[:size/4], nil
@@ -85,5 +85,5 @@ func supplementary(fd uintptr) ([]uint32, error) {
 // may says whether the peer is served: root, or a member of the group where one
 // is configured (0 is none).
 func (p peer) may(gid int) bool {
-	return p.uid == 0 || gid != 0 && slices.Contains(p.groups, uint32(gid)) //nolint:gosec // GroupID's
+	return p.uid == 0 || gid != 0 && slices.Contains(p.groups, uint32(gid))
 }

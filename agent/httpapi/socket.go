@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,23 +37,32 @@ func Listen(path string, gid int) (net.Listener, error) {
 	if err := CheckSocketPath(path); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the group must reach the socket in it
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // the group must reach the socket in it
 		return nil, fmt.Errorf("cannot make the socket's directory: %w", err)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	old := unix.Umask(0o177) // nobody but root can connect before the group is set
-	l, err := net.Listen("unix", path)
-	unix.Umask(old)
+	config := net.ListenConfig{Control: rootOnly}
+	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %q: %w", path, err)
 	}
-	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)); err != nil { //nolint:gosec // 0660 is the point
+	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("cannot give %q to its group: %w", path, err)
 	}
 	return l, nil
+}
+
+// rootOnly gives a socket a mode before it is bound, which bind(2) takes for its
+// file: nobody but root can connect before the group is set.
+func rootOnly(_, _ string, c syscall.RawConn) error {
+	var err error
+	if ctlErr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
 }
 
 func removeStale(path string) error {
@@ -65,7 +76,8 @@ func removeStale(path string) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("cannot listen on %q: it is there and is no socket", path)
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	dialer := net.Dialer{Timeout: time.Second}
+	c, err := dialer.DialContext(context.Background(), "unix", path)
 	if err == nil {
 		_ = c.Close()
 	}

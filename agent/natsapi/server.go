@@ -61,17 +61,17 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) receiveAll(ctx context.Context, conn *nats.Conn, requests *nats.Subscription) error {
-	for {
+	for ctx.Err() == nil {
 		m, err := requests.NextMsgWithContext(ctx)
 		switch {
 		case err == nil:
 			s.receive(ctx, conn, m.Data)
-		case ctx.Err() != nil:
-			return nil
-		case !errors.Is(err, nats.ErrSlowConsumer): // requests were lost, which is logged already
+		case errors.Is(err, nats.ErrSlowConsumer): // requests were lost, which is logged already
+		case ctx.Err() == nil:
 			return fmt.Errorf("cannot receive from the bus: %w", err)
 		}
 	}
+	return nil
 }
 
 // receive hands a request on. It never waits: the next one may be cancel_task.

@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"time"
-
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/quiesce"
 )
@@ -52,7 +50,7 @@ func FromPlan(p agent.Plan) Plan {
 		w.Disks = append(w.Disks, Disk(d))
 	}
 	for _, f := range p.Filesystems {
-		w.Filesystems = append(w.Filesystems, Filesystem{f.Path, f.Superblock.String(), f.Type, f.Devices, f.Disks, f.Rank})
+		w.Filesystems = append(w.Filesystems, Filesystem{f.Path, f.String(), f.Type, f.Devices, f.Disks, f.Rank})
 	}
 	for _, a := range p.Actions {
 		w.Actions = append(w.Actions, Action{string(a.Kind), a.Target, a.Undo(), a.Budget.Seconds()})
@@ -73,7 +71,7 @@ func (w Plan) domain() agent.Plan {
 	}
 	for _, a := range w.Actions {
 		p.Actions = append(p.Actions, agent.Action{
-			Kind: agent.ActionKind(a.Kind), Target: a.Target, Budget: time.Duration(a.Budget * float64(time.Second)),
+			Kind: agent.ActionKind(a.Kind), Target: a.Target, Budget: duration(a.Budget),
 		})
 	}
 	return p

@@ -49,7 +49,8 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 }
 
 // UnmarshalRecord reads a stored record. Keys it does not know are passed over:
-// a newer version may have written it.
+// a newer version may have written it. Of the plan's filesystems it leaves out
+// what held only while the survey was fresh: superblock, mount id, mounts, flags.
 func UnmarshalRecord(doc []byte) (agent.Record, error) {
 	var w record
 	if err := json.Unmarshal(doc, &w); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/quiesced/quiesced/agent"
 )
@@ -33,14 +34,37 @@ func ParseRequest(doc []byte) (agent.Request, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.DisallowUnknownFields()
-	var r Request
+	var r *Request
 	if err := d.Decode(&r); err != nil {
-		return agent.Request{}, fmt.Errorf("cannot read the request: %w", err)
+		return agent.Request{}, fmt.Errorf("cannot read the request: %w", plain(err))
+	}
+	if r == nil {
+		return agent.Request{}, errors.New("cannot read the request: it is null")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return agent.Request{}, errors.New("cannot read the request: something follows it")
 	}
 	return r.domain(), nil
+}
+
+// plain says in JSON's words what is wrong with a document.
+func plain(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("it is empty")
+	}
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return err
+	}
+	kinds := map[reflect.Kind]string{
+		reflect.String: "a string", reflect.Slice: "an array", reflect.Map: "an object",
+		reflect.Struct: "an object", reflect.Bool: "true or false",
+	}
+	where := wrong.Field
+	if where == "" {
+		where = "the document"
+	}
+	return fmt.Errorf("%s: got %s, want %s", where, wrong.Value, kinds[wrong.Type.Kind()])
 }
 
 func (r Request) domain() agent.Request {

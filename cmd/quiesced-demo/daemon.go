@@ -87,11 +87,11 @@ func (s *stage) startDaemon(ctx context.Context, bus *server.Server) (*daemon, e
 	if err := os.WriteFile(file, []byte(d.config), 0o600); err != nil {
 		return nil, err
 	}
-	logFile, err := os.Create(filepath.Join(s.dir, "quiesced.log")) //nolint:gosec // in a directory of our own
+	logFile, err := os.Create(filepath.Join(s.dir, "quiesced.log"))
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(sibling("quiesced"), "serve", "--config", file) //nolint:gosec // our own daemon
+	cmd := exec.Command(sibling("quiesced"), "serve", "--config", file)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is for the demonstration
 	if err := cmd.Start(); err != nil {
@@ -122,7 +122,7 @@ func (s *stage) awaitDaemon(ctx context.Context, logFile string) error {
 		}
 		select {
 		case <-limit.Done():
-			text, _ := os.ReadFile(logFile) //nolint:gosec // the daemon's own
+			text, _ := os.ReadFile(logFile)
 			return fmt.Errorf("the daemon does not answer; it says:\n%s", text)
 		case <-time.After(20 * time.Millisecond):
 		}

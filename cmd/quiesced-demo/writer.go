@@ -69,7 +69,7 @@ func (s *stage) startWriter(ctx context.Context) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{done: make(chan struct{})}
-	w.cmd = exec.Command(self, "write", filepath.Join(s.store, recordsFile)) //nolint:gosec // this very program
+	w.cmd = exec.Command(self, "write", filepath.Join(s.store, recordsFile))
 	w.cmd.Stderr = os.Stderr
 	numbers, err := w.cmd.StdoutPipe()
 	if err != nil {

@@ -61,19 +61,27 @@ type task struct {
 }
 
 // serve builds the daemon and runs it until ctx ends. Everything is constructed
-// here: the journal, then what an earlier daemon left, then who may ask.
+// here. What an earlier daemon left frozen comes first, for it needs nothing
+// else; then the journal, the runs that were cut off, and who may ask.
 func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 	binary, err := openGuard()
 	if err != nil {
 		return err
 	}
-	records, err := journal.Open(c.StateDir)
+	freezer := &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
+	left, err := freezer.Recover(ctx, false)
+	if err != nil {
+		log.Error("cannot make good every freeze that was left", "error", err)
+	}
+	m := metrics.New()
+	m.Process()
+	records, err := openJournal(c.StateDir, m, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = records.Close() }()
-	if err := errors.Join(os.RemoveAll(c.callsDir()), os.Mkdir(c.callsDir(), 0o700)); err != nil {
-		return fmt.Errorf("cannot empty the directory of CPI calls: %w", err)
+	if err := emptyDir(c.callsDir()); err != nil {
+		return err
 	}
 	gid, err := httpapi.GroupID(c.Listen.Group)
 	if err != nil {
@@ -85,21 +93,16 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 	}
 	defer func() { _ = socket.Close() }()
 
-	m := metrics.New()
-	m.Process()
 	a := agent.New(agent.Parts{
 		Settings: c.settings(),
 		Journal:  records,
-		Freezer:  &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()},
+		Freezer:  freezer,
 		CPI:      c.cpiClient(),
 		Observer: m,
 		Log:      log,
 	})
 	defer a.Close() // where an error comes before the tasks
-	if err := a.Recover(ctx); err != nil {
-		return err
-	}
-	if err := m.Watch(a); err != nil {
+	if err := errors.Join(a.Recover(left), m.Watch(a)); err != nil {
 		return err
 	}
 	for _, err := range checkMachine(c) {
@@ -114,13 +117,39 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), log).Serve})
 	}
 	if c.Listen.Metrics != "" {
-		t, err := metricsTask(c, m, a, log)
+		t, err := metricsTask(ctx, c, m, a, log)
 		if err != nil {
 			return err
 		}
 		tasks = append(tasks, t)
 	}
 	return runTasks(ctx, tasks, log)
+}
+
+// openJournal opens the journal, and tells of records that cannot be read.
+func openJournal(dir string, m *metrics.Metrics, log *slog.Logger) (*journal.Journal, error) {
+	records, err := journal.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	damaged, err := records.Damaged()
+	if err != nil {
+		m.JournalFailed()
+		log.Error("cannot tell which records are damaged", "error", err)
+	}
+	for _, id := range damaged {
+		m.JournalFailed()
+		log.Error("the journal has a record that cannot be read; its snapshots are not known", "run", id)
+	}
+	return records, nil
+}
+
+// emptyDir makes a directory, or empties the one that is there.
+func emptyDir(dir string) error {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return fmt.Errorf("cannot empty %q: %w", dir, err)
+	}
+	return nil
 }
 
 // openGuard opens the guard's executable once: a package directory that is
@@ -133,8 +162,8 @@ func openGuard() (*guard.Binary, error) {
 	return guard.OpenBinary(filepath.Join(filepath.Dir(self), guardName))
 }
 
-func metricsTask(c *Config, m *metrics.Metrics, a *agent.Agent, log *slog.Logger) (task, error) {
-	l, err := net.Listen("tcp", c.Listen.Metrics)
+func metricsTask(ctx context.Context, c *Config, m *metrics.Metrics, a *agent.Agent, log *slog.Logger) (task, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen.Metrics)
 	if err != nil {
 		return task{}, fmt.Errorf("cannot listen for metrics: %w", err)
 	}

@@ -226,7 +226,7 @@ func TestRequestsThatAreRefusedTouchNothing(t *testing.T) {
 		{"unknown job", []string{"web"}, exitRefused, `unknown job "web": this instance is db/inst-1`},
 		{"unknown index", []string{"db/7"}, exitRefused, `unknown instance "db/7"`},
 		{"unusable id", []string{"--id", "a/b"}, exitRefused, `id: "a/b" is not usable`},
-		{"unknown flag", []string{"--levle", "sync"}, exitUsage, "unknown flag: --levle"},
+		{"unknown flag", []string{"--depth", "sync"}, exitUsage, "unknown flag: --depth"},
 		{"two instances", []string{"db", "web"}, exitUsage, "accepts at most 1 arg"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

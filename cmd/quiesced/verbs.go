@@ -154,10 +154,9 @@ func statusVerb(g *globals) *cobra.Command {
 func (g *globals) printStatus(s api.Status) {
 	g.printf("Instance   %s/%d %s\n", s.Instance.Job, s.Instance.Index, s.Instance.ID)
 	g.printf("Snapshots  %d, %s\n", s.Snapshots, map[bool]string{true: "enabled", false: "disabled"}[s.Enabled])
-	switch {
-	case s.Work == "":
+	if s.Work == "" {
 		g.printf("Now        idle\n")
-	default:
+	} else {
 		g.printf("Now        %s %s, for %s\n", s.Work, s.Phase, time.Since(*s.Since).Round(time.Millisecond))
 	}
 	if s.Last != nil {

@@ -32,7 +32,7 @@ func ours(cid string) bool {
 
 // checkCID keeps a CID to one visible file name: it is part of a path.
 func checkCID(cid string) error {
-	reason := ""
+	var reason string
 	switch {
 	case cid == "":
 		reason = "it is empty"

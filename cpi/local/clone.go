@@ -104,7 +104,7 @@ func copyRange(dst, src *os.File, start, end int64) error {
 
 func ignoringInterrupts(f func() error) error {
 	for {
-		if err := f(); err != unix.EINTR {
+		if err := f(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -107,7 +107,7 @@ func sweepTemporary(path string) error {
 	}
 	defer file.Close()
 	if err := flock(file, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if err == unix.EWOULDBLOCK {
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil // its maker is at work
 		}
 		return err

@@ -19,7 +19,7 @@ func newGate() (gate, error) {
 func (g gate) open() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	unix.Write(int(g), one[:])
+	_, _ = unix.Write(int(g), one[:])
 }
 
 // pass waits until g is opened.

@@ -80,8 +80,8 @@ func (g *Guard) send(command byte) {
 	if err != nil {
 		return
 	}
-	raw.Write(func(fd uintptr) bool {
-		unix.Write(int(fd), []byte{command})
+	_ = raw.Write(func(fd uintptr) bool {
+		_, _ = unix.Write(int(fd), []byte{command})
 		return true
 	})
 }

@@ -101,8 +101,8 @@ func harden(filesystems int) {
 	// The scheduler lets as many threads into blocking system calls at once as
 	// it has Ps: two for each filesystem, the crew, main, and two for signals.
 	runtime.GOMAXPROCS(2*filesystems + crewSize + 4)
-	unix.SetNonblock(answersFD, true)
-	unix.SetNonblock(commandsFD, true)
+	_ = unix.SetNonblock(answersFD, true)
+	_ = unix.SetNonblock(commandsFD, true)
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		answer("warning cannot lock memory: " + err.Error())
 	}
@@ -167,10 +167,10 @@ func (p *program) catchSignals() {
 
 // answer writes one line. A pipe that is gone or full loses it.
 func answer(line string) {
-	unix.Write(answersFD, []byte(line+"\n"))
+	_, _ = unix.Write(answersFD, []byte(line+"\n"))
 }
 
 // pause sleeps without the scheduler's timers.
 func pause(milliseconds int) {
-	unix.Poll(nil, milliseconds)
+	_, _ = unix.Poll(nil, milliseconds)
 }

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -87,12 +88,13 @@ func monotonic() uint64 { return clock(unix.CLOCK_MONOTONIC) }
 
 func clock(id int32) uint64 {
 	var ts unix.Timespec
-	unix.ClockGettime(id, &ts)
+	_ = unix.ClockGettime(id, &ts)
 	return uint64(ts.Nano())
 }
 
 func toErrno(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok && errno != 0 {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno != 0 {
 		return errno
 	}
 	return unix.EIO

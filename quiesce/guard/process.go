@@ -47,8 +47,8 @@ func (p Process) pidfd() (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	if st, err := readStat(p.PID); err != nil || st.start != p.StartTime {
-		f.Close()
-		return nil, nil
+		_ = f.Close()
+		return nil, nil //nolint:nilerr // it ended meanwhile
 	}
 	return f, nil
 }
@@ -127,7 +127,7 @@ func fired(pidfd int, wait time.Duration) bool {
 // fence kills the process of pidfd and waits for its end. A thread that the
 // kernel holds up in an ioctl delays it: then fence answers false.
 func fence(pidfd int, wait time.Duration) bool {
-	unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	return fired(pidfd, wait)
 }
 

@@ -153,7 +153,7 @@ func (r recoverer) retire(p Process) (*holdup, error) {
 		return nil, err
 	}
 	if r.force {
-		unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGTERM, nil, 0)
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGTERM, nil, 0)
 	}
 	if fired(int(pidfd.Fd()), answerPatience) || fence(int(pidfd.Fd()), fencePatience) {
 		return nil, pidfd.Close()

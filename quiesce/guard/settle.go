@@ -68,13 +68,13 @@ func thawRun(ctx context.Context, b *Binary, s *stateFile, held *holdup) error {
 		return fmt.Errorf("cannot run the guard: %w", err)
 	}
 	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
+	go func() { _ = cmd.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
 	}
-	cmd.Process.Kill()
+	_ = cmd.Process.Kill()
 	select {
 	case <-ended:
 	case <-time.After(fencePatience):

@@ -127,7 +127,7 @@ func newGuard(b *Binary, state *stateFile, cmd *exec.Cmd, commands, answers *os.
 func (g *Guard) listen(cmd *exec.Cmd, answers *os.File) {
 	readAnswers(answers, g.heard)
 	answers.Close()
-	cmd.Wait()
+	_ = cmd.Wait()
 	close(g.replies)
 	g.end.Do(func() { close(g.done) })
 	close(g.exited)

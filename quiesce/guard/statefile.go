@@ -135,7 +135,7 @@ func (s *stateFile) lock(ctx context.Context) error {
 	}
 }
 
-func (s *stateFile) unlock() { unix.Flock(int(s.file.Fd()), unix.LOCK_UN) }
+func (s *stateFile) unlock() { _ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN) }
 
 // removed says whether the file has no name any more: somebody resolved it.
 func (s *stateFile) removed() bool {

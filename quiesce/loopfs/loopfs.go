@@ -61,7 +61,7 @@ func Format(image, fstype string) error {
 // Mount mounts an image at a directory, which it makes, with mount(8)'s
 // options added to "loop".
 func Mount(image, at string, options ...string) error {
-	if err := os.MkdirAll(at, 0o755); err != nil { //nolint:gosec // as mount points are
+	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
 	return execute("mount", "-o", strings.Join(append([]string{"loop"}, options...), ","), image, at)
@@ -107,7 +107,7 @@ func ThawAfter(mount string, after time.Duration) (stop func(), err error) {
 
 // execute runs a command; its error has what the command printed.
 func execute(args ...string) error {
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput() //nolint:gosec // commands of this package
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}

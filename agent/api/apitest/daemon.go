@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +22,8 @@ import (
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/metrics"
 	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/guard"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
 // Who the daemon is.
@@ -66,12 +69,40 @@ printf '{"result":%%s,"error":null,"log":""}' "$result"
 // are changed.
 func Start(t testing.TB, change ...func(*agent.Settings)) *Daemon {
 	t.Helper()
+	mount := filepath.Join(t.TempDir(), "store")
+	must(t, os.Mkdir(mount, 0o700))
+	must(t, unix.Mount("apitest", mount, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { must(t, unix.Unmount(mount, 0)) })
+	return start(t, mount, nil, agent.LevelNone, change)
+}
+
+// StartFreezing makes a daemon that freezes its disk, a real ext4.
+func StartFreezing(t testing.TB, change ...func(*agent.Settings)) *Daemon {
+	t.Helper()
 	dir := t.TempDir()
-	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: filepath.Join(dir, "store")}
+	executable := filepath.Join(dir, "quiesced-guard")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", executable, "github.com/quiesced/quiesced/cmd/quiesced-guard")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the guard: %v\n%s", err, out)
+	}
+	binary, err := guard.OpenBinary(executable)
+	must(t, err)
+	t.Cleanup(func() { must(t, binary.Close()) })
+	disk, err := loopfs.Make(dir, "store", "ext4", 16<<20)
+	must(t, err)
+	t.Cleanup(func() { must(t, disk.Close()) })
+	thawed, err := loopfs.ThawAfter(disk.Mount, patience)
+	must(t, err)
+	t.Cleanup(thawed)
+	return start(t, disk.Mount, binary, agent.LevelFreeze, change)
+}
+
+func start(t testing.TB, mount string, binary *guard.Binary, level agent.Level, change []func(*agent.Settings)) *Daemon {
+	t.Helper()
+	dir := t.TempDir()
+	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: mount}
 	must(t, os.Mkdir(d.dir, 0o700))
-	must(t, os.Mkdir(d.Mount, 0o700))
-	must(t, unix.Mount("apitest", d.Mount, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { must(t, unix.Unmount(d.Mount, 0)) })
 	executable := filepath.Join(d.dir, "cpi")
 	must(t, os.WriteFile(executable, fmt.Appendf(nil, script, d.dir), 0o700))
 
@@ -84,32 +115,31 @@ func Start(t testing.TB, change ...func(*agent.Settings)) *Daemon {
 		StateDir: filepath.Join(dir, "state"),
 	}
 	for _, trigger := range agent.Triggers() {
-		settings.Levels[trigger] = agent.LevelNone
+		settings.Levels[trigger] = level
 	}
 	for _, c := range change {
 		c(&settings)
 	}
-	d.start(t, settings, &cpi.Client{Path: executable})
+	d.start(t, agent.Parts{
+		Settings: settings,
+		Freezer:  &quiesce.Freezer{Binary: binary, Dir: filepath.Join(dir, "run")},
+		CPI:      &cpi.Client{Path: executable},
+		Log:      slog.New(slog.DiscardHandler),
+	})
 	return d
 }
 
-func (d *Daemon) start(t testing.TB, settings agent.Settings, c *cpi.Client) {
+func (d *Daemon) start(t testing.TB, parts agent.Parts) {
 	t.Helper()
-	records, err := journal.Open(settings.StateDir)
+	records, err := journal.Open(parts.Settings.StateDir)
 	must(t, err)
 	t.Cleanup(func() { must(t, records.Close()) })
 	m := metrics.New()
-	d.Agent = agent.New(agent.Parts{
-		Settings: settings,
-		Journal:  records,
-		Freezer:  &quiesce.Freezer{Dir: filepath.Join(settings.StateDir, "run")},
-		CPI:      c,
-		Observer: m,
-		Log:      slog.New(slog.DiscardHandler),
-	})
+	parts.Journal, parts.Observer = records, m
+	d.Agent = agent.New(parts)
 	t.Cleanup(d.Agent.Close)
 	t.Cleanup(func() { d.settle(t) })
-	must(t, d.Agent.Recover(t.Context()))
+	must(t, d.Agent.Recover(nil))
 	must(t, m.Watch(d.Agent))
 	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text}
 }

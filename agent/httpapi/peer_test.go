@@ -1,0 +1,131 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/api/apitest"
+	"github.com/quiesced/quiesced/agent/httpapi"
+)
+
+// callerEnv makes the test binary a caller of the socket that it names.
+const callerEnv = "HTTPAPI_TEST_CALLER"
+
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(callerEnv); socket != "" {
+		os.Exit(call(socket))
+	}
+	os.Exit(m.Run())
+}
+
+// call calls info and prints what became of it.
+func call(socket string) int {
+	_, err := httpapi.NewClient(socket).Call(context.Background(), "info")
+	var x *api.Error
+	switch {
+	case err == nil:
+		fmt.Println("served")
+	case errors.As(err, &x):
+		fmt.Println(x.Kind, x.Message)
+	default:
+		fmt.Println(err)
+	}
+	return 0
+}
+
+const (
+	nobody = 65534
+	group  = 4321 // that the socket is for
+)
+
+func TestWhoIsServed(t *testing.T) {
+	many := []uint32{}
+	for gid := range uint32(100) { // more than the daemon first has room for
+		many = append(many, 10000+gid)
+	}
+	for _, test := range []struct {
+		name  string
+		cred  syscall.Credential
+		world bool // somebody made the socket world-writable
+		want  string
+	}{
+		{"root", syscall.Credential{}, false, "served"},
+		{"a member by its own group", syscall.Credential{Uid: nobody, Gid: group}, false, "served"},
+		{"a member by a supplementary group", syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{7, group}}, false, "served"},
+		{"a member of many groups", syscall.Credential{Uid: nobody, Gid: nobody, Groups: append(many, group)}, false, "served"},
+		{"somebody else", syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{7}}, false, "permission denied"},
+		{"a member, where all can connect", syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{7, group}}, true, "served"},
+		{"somebody else, where all can connect", syscall.Credential{Uid: nobody, Gid: nobody, Groups: many}, true, "forbidden uid 65534 (pid "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			socket := serve(t, apitest.Start(t), group)
+			if test.world {
+				no(t, os.Chmod(socket, 0o666))
+			}
+			if got := callAs(t, socket, test.cred); !strings.Contains(got, test.want) {
+				t.Errorf("the caller is told %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestWithoutAGroupRootAloneIsServed(t *testing.T) {
+	socket := serve(t, apitest.Start(t), 0)
+	member := syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{0}} // of root's own group
+	if got := callAs(t, socket, member); !strings.Contains(got, "forbidden uid 65534") {
+		t.Errorf("a member of group 0 is told %q", got)
+	}
+	if got := callAs(t, socket, syscall.Credential{}); got != "served" {
+		t.Errorf("root is told %q", got)
+	}
+}
+
+// serve serves a daemon for a group, at a path that everybody may reach.
+func serve(t *testing.T, d *apitest.Daemon, gid int) (socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "httpapi-")
+	no(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	no(t, os.Chmod(dir, 0o755))
+	socket = filepath.Join(dir, "s")
+	l, err := httpapi.Listen(socket, gid)
+	no(t, err)
+	apitest.Background(t, func(ctx context.Context) error {
+		return httpapi.NewServer(d.Handler, gid, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+	})
+	return socket
+}
+
+// callAs calls the daemon from a process with other credentials.
+func callAs(t *testing.T, socket string, cred syscall.Credential) string {
+	t.Helper()
+	fd, err := unix.Open("/proc/self/exe", unix.O_PATH, 0) // its path may be closed to the other
+	no(t, err)
+	self := os.NewFile(uintptr(fd), "self")
+	defer self.Close()
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{self}
+	cmd.Env = []string{callerEnv + "=" + socket}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &cred, Pdeathsig: unix.SIGKILL}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the caller fails: %v: %s", err, stderr.Bytes())
+	}
+
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,167 @@
+package httpapi_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/agent/httpapi"
+)
+
+func TestSocketIsForRootAndItsGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "quiesced.sock")
+	l, err := httpapi.Listen(path, 4321)
+	no(t, err)
+	info, err := os.Lstat(path)
+	no(t, err)
+	owner := info.Sys().(*syscall.Stat_t)
+	if info.Mode() != os.ModeSocket|0o660 || owner.Uid != 0 || owner.Gid != 4321 {
+		t.Errorf("the socket is %s of %d:%d", info.Mode(), owner.Uid, owner.Gid)
+	}
+	no(t, l.Close())
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket stays: %v", err)
+	}
+}
+
+func TestSocketIsRootsAloneBeforeItHasItsGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	config := net.ListenConfig{Control: httpapi.RootOnly}
+	l, err := config.Listen(t.Context(), "unix", path)
+	no(t, err)
+	defer l.Close()
+	info, err := os.Lstat(path)
+	no(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("bind(2) makes the socket %s", info.Mode())
+	}
+}
+
+func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	no(t, err)
+	dead.SetUnlinkOnClose(false)
+	no(t, dead.Close())
+	l, err := httpapi.Listen(path, 0)
+	no(t, err)
+	defer l.Close()
+	c, err := net.Dial("unix", path)
+	no(t, err)
+	no(t, c.Close())
+}
+
+func TestSocketOfALivingDaemonIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	first, err := httpapi.Listen(path, 0)
+	no(t, err)
+	defer first.Close()
+	_, err = httpapi.Listen(path, 0)
+	says(t, err, "another daemon listens there")
+	c, err := net.Dial("unix", path)
+	no(t, err)
+	no(t, c.Close())
+}
+
+// A daemon that accepts nothing for a while is not dead: its backlog is full.
+func TestSocketOfABusyDaemonIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	no(t, err)
+	defer unix.Close(fd)
+	no(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	no(t, unix.Listen(fd, 0))
+	for range 2 {
+		if c, err := net.Dial("unix", path); err == nil {
+			defer c.Close()
+		}
+	}
+	_, err = httpapi.Listen(path, 0)
+	says(t, err, "another daemon listens there")
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the busy daemon has lost its socket: %v", err)
+	}
+}
+
+func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	file, link, folder := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "folder")
+	no(t, os.WriteFile(file, []byte("mine"), 0o600))
+	no(t, os.Symlink(file, link))
+	no(t, os.Mkdir(folder, 0o700))
+	for _, path := range []string{file, link, folder} {
+		_, err := httpapi.Listen(path, 0)
+		says(t, err, "it is there and is no socket")
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s is gone: %v", path, err)
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "mine" {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
+}
+
+func TestPathsOfSockets(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "s")
+	no(t, err)
+	defer os.RemoveAll(dir)
+	of := func(bytes int) string { return filepath.Join(dir, strings.Repeat("x", bytes-len(dir)-1)) }
+
+	l, err := httpapi.Listen(of(httpapi.MaxSocketPath), 0)
+	no(t, err)
+	c, err := net.Dial("unix", of(httpapi.MaxSocketPath))
+	no(t, err)
+	no(t, c.Close())
+	no(t, l.Close())
+
+	_, err = httpapi.Listen(of(httpapi.MaxSocketPath+1), 0)
+	says(t, err, "has 108 bytes, and the kernel takes 107")
+	_, err = httpapi.Listen("quiesced.sock", 0)
+	says(t, err, `socket path "quiesced.sock" is not absolute`)
+	_, err = httpapi.Listen("@quiesced", 0)
+	says(t, err, "is not absolute")
+	_, err = httpapi.Listen("/proc/quiesced/s", 0)
+	says(t, err, "cannot make the socket's directory")
+}
+
+func TestGroupsByNameAndNumber(t *testing.T) {
+	for _, test := range []struct {
+		group string
+		gid   int
+		fails bool
+	}{
+		{"", 0, false},
+		{"root", 0, false},
+		{"daemon", 1, false},
+		{"4321", 4321, false},
+		{"4294967294", 4294967294, false},
+		{"4294967295", 0, true}, // chown(2)'s "leave it"
+		{"4294967296", 0, true}, // root's in 32 bits
+		{"-1", 0, true},
+		{"no such group", 0, true},
+	} {
+		gid, err := httpapi.GroupID(test.group)
+		if gid != test.gid || (err != nil) != test.fails {
+			t.Errorf("group %q is %d, %v", test.group, gid, err)
+		}
+	}
+}
+
+func no(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func says(t testing.TB, err error, text string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("the error is %v, without %q", err, text)
+	}
+}

@@ -1,0 +1,450 @@
+package journal_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.etcd.io/bbolt"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/journal"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
+)
+
+// writerEnv names the directory of the journal to which this test binary, run
+// again, writes until it is killed.
+const writerEnv = "JOURNAL_TEST_WRITER"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		os.Exit(write(dir))
+	}
+	if os.Geteuid() != 0 {
+		fmt.Println("these tests need root: they fill filesystems of their own")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// write puts one record after the other and prints the id of each that is
+// durable.
+func write(dir string) int {
+	j, err := journal.Open(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for i := 0; ; i++ {
+		id := fmt.Sprintf("run-%d-%d", os.Getpid(), i)
+		if err := j.Put(ended(id, i)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println(id)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, dir string) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(dir)
+	must(t, err)
+	t.Cleanup(func() { must(t, j.Close()) })
+	return j
+}
+
+// begun is a record of a run that started at a second and is under way.
+func begun(id string, second int) agent.Record {
+	return agent.Record{
+		Request: agent.Request{ID: id, Trigger: agent.TriggerManual, Level: agent.LevelFreeze},
+		Started: time.Unix(int64(second), 0).UTC(),
+		Phase:   agent.PhaseFreeze,
+	}
+}
+
+// ended is one of a run that is over.
+func ended(id string, second int) agent.Record {
+	r := begun(id, second)
+	r.Phase = ""
+	r.Report = &agent.Report{ID: id, Outcome: agent.OutcomeSucceeded}
+	return r
+}
+
+// kept is one of a run whose snapshot is still there.
+func kept(id string, second int) agent.Record {
+	r := ended(id, second)
+	r.Snapshots = []agent.Snapshot{{CID: "snap-" + id, RunID: id, State: agent.SnapshotKnown}}
+	return r
+}
+
+// ids are those of all records, in the journal's order.
+func ids(t testing.TB, j *journal.Journal) []string {
+	t.Helper()
+	all, err := j.All()
+	must(t, err)
+	found := []string{}
+	for _, r := range all {
+		found = append(found, r.Request.ID)
+	}
+	return found
+}
+
+func wantIDs(t testing.TB, j *journal.Journal, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, ids(t, j), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestRecordIsThereAfterPutAndAfterReopening(t *testing.T) {
+	dir := t.TempDir()
+	want := kept("a", 1)
+	j, err := journal.Open(dir)
+	must(t, err)
+	must(t, j.Put(want))
+	check := func(j *journal.Journal) {
+		t.Helper()
+		got, ok, err := j.Get("a")
+		if err != nil || !ok {
+			t.Fatalf("got %t, %v", ok, err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+	check(j)
+	must(t, j.Close())
+	check(open(t, dir))
+}
+
+func TestRecordThatIsNotThereIsNoError(t *testing.T) {
+	j := open(t, t.TempDir())
+	for _, id := range []string{"a", ""} {
+		if got, ok, err := j.Get(id); ok || err != nil {
+			t.Errorf("run %q: got %v, %t, %v", id, got, ok, err)
+		}
+	}
+	wantIDs(t, j)
+}
+
+func TestRecordsAreListedOldestFirstAndByIDWithinAMoment(t *testing.T) {
+	j := open(t, t.TempDir())
+	for _, r := range []agent.Record{begun("a", 3), ended("b", 1), begun("z", 2), kept("c", 2)} {
+		must(t, j.Put(r))
+	}
+	wantIDs(t, j, "b", "c", "z", "a")
+}
+
+func TestRecordReplacesTheOneWithItsID(t *testing.T) {
+	j := open(t, t.TempDir())
+	must(t, j.Put(begun("a", 1)))
+	must(t, j.Put(begun("b", 2)))
+	want := kept("a", 1)
+	must(t, j.Put(want))
+	wantIDs(t, j, "a", "b")
+	got, _, err := j.Get("a")
+	must(t, err)
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestRecordWithoutAnIDIsNotTaken(t *testing.T) {
+	if err := open(t, t.TempDir()).Put(begun("", 1)); err == nil {
+		t.Error("it is")
+	}
+}
+
+func TestOldRunsAreForgottenUnlessSomethingDependsOnThem(t *testing.T) {
+	j := open(t, t.TempDir())
+	j.NoSync()
+	must(t, j.Put(begun("under-way", 1)))
+	must(t, j.Put(kept("with-snapshot", 2)))
+	for i := range journal.Keep + 1 {
+		must(t, j.Put(ended(fmt.Sprintf("ended-%04d", i), 10+i)))
+	}
+	got := ids(t, j)
+	want := []string{"under-way", "with-snapshot", "ended-0001", "ended-0002"}
+	if diff := cmp.Diff(want, got[:4]); diff != "" || len(got) != journal.Keep+2 {
+		t.Errorf("%d are left, -want +got:\n%s", len(got), diff)
+	}
+	t.Run("a run that has just begun forgets none", func(t *testing.T) {
+		must(t, j.Put(begun("new", 1<<20)))
+		if len(ids(t, j)) != journal.Keep+3 {
+			t.Errorf("%d are left", len(ids(t, j)))
+		}
+	})
+	t.Run("one whose last snapshot was deleted is forgotten with the next", func(t *testing.T) {
+		must(t, j.Put(ended("with-snapshot", 2)))
+		if _, there, err := j.Get("with-snapshot"); there || err != nil {
+			t.Errorf("it is there: %t, %v", there, err)
+		}
+	})
+}
+
+func TestJournalIsOpenedOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	j, err := journal.Open(dir)
+	must(t, err)
+	began := time.Now()
+	_, err = journal.Open(dir)
+	want := fmt.Sprintf("cannot open the journal %q: another daemon has it open", filepath.Join(dir, journal.File))
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+	must(t, j.Put(begun("a", 1)))
+	must(t, j.Close())
+	wantIDs(t, open(t, dir), "a")
+}
+
+func TestOnlyRootReadsTheJournal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "state")
+	open(t, dir)
+	for path, want := range map[string]os.FileMode{dir: os.ModeDir | 0o700, filepath.Join(dir, journal.File): 0o600} {
+		st, err := os.Stat(path)
+		must(t, err)
+		if st.Mode() != want {
+			t.Errorf("%s has mode %s, want %s", path, st.Mode(), want)
+		}
+	}
+}
+
+func TestJournalThatCannotBeOpenedIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/file", nil, 0o600))
+	must(t, os.Mkdir(dir+"/text", 0o700))
+	must(t, os.WriteFile(dir+"/text/"+journal.File, bytes.Repeat([]byte("text"), 4096), 0o600))
+	for name, c := range map[string]struct{ dir, want string }{
+		"the directory is a file":     {dir + "/file", "cannot make the state directory: mkdir " + dir + "/file: not a directory"},
+		"the file is not a database":  {dir + "/text", fmt.Sprintf("cannot open the journal %q: invalid database", dir+"/text/"+journal.File)},
+		"a path that cannot be there": {"/proc/state", "cannot make the state directory: mkdir /proc/state: no such file or directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := journal.Open(c.dir); err == nil || err.Error() != c.want {
+				t.Errorf("got %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestRecordsSurviveTheWritersDeath(t *testing.T) {
+	dir := t.TempDir()
+	var durable []string
+	for round := range 4 {
+		durable = append(durable, writeAndKill(t, dir, 10+7*round)...)
+		j, err := journal.Open(dir)
+		must(t, err)
+		for _, id := range durable {
+			if _, ok, err := j.Get(id); !ok || err != nil {
+				t.Errorf("round %d: run %s is lost: %v", round, id, err)
+			}
+		}
+		if damaged, err := j.Damaged(); len(damaged) > 0 || err != nil {
+			t.Errorf("round %d: damaged are %v, %v", round, damaged, err)
+		}
+		must(t, j.Close())
+	}
+}
+
+// writeAndKill has another process write records, kills it after some and
+// returns all that it said were durable.
+func writeAndKill(t testing.TB, dir string, after int) []string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), writerEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	var said []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		said = append(said, lines.Text())
+		if len(said) == after {
+			must(t, cmd.Process.Kill())
+		}
+	}
+	_ = cmd.Wait()
+	if len(said) < after {
+		t.Fatalf("the writer ended after %d records: %s", len(said), cmd.ProcessState)
+	}
+	return said
+}
+
+func TestFullDiskLosesNothingAndIsGotOver(t *testing.T) {
+	for name, mount := range map[string]func(testing.TB) string{"tmpfs": smallTmpfs, "ext4": smallExt4} {
+		t.Run(name, func(t *testing.T) {
+			dir := mount(t)
+			j, err := journal.Open(dir)
+			must(t, err)
+			defer func() { must(t, j.Close()) }()
+			must(t, j.Put(kept("first", 1)))
+			fill(t, dir+"/fill")
+			written, err := putUntilFull(j)
+			if err == nil || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), fmt.Sprintf("run big-%d", written)) {
+				t.Fatalf("after %d records: %v", written, err)
+			}
+			want := []string{"first"}
+			for i := range written {
+				want = append(want, fmt.Sprintf("big-%d", i))
+			}
+			wantIDs(t, j, want...)
+			must(t, j.Close())
+			j, err = journal.Open(dir) // a daemon that starts now must be able to recover
+			must(t, err)
+			wantIDs(t, j, want...)
+			must(t, os.Remove(dir+"/fill"))
+			must(t, j.Put(begun("last", 1<<20)))
+			wantIDs(t, j, append(want, "last")...)
+			must(t, j.Close())
+			j, err = journal.Open(dir)
+			must(t, err)
+			wantIDs(t, j, append(want, "last")...)
+		})
+	}
+}
+
+// putUntilFull puts large records, and says how many were taken before the
+// error.
+func putUntilFull(j *journal.Journal) (int, error) {
+	for i := range 1000 {
+		r := ended(fmt.Sprintf("big-%d", i), 10+i)
+		r.Report.Error = strings.Repeat("x", 64<<10)
+		if err := j.Put(r); err != nil {
+			return i, err
+		}
+	}
+	return 1000, nil
+}
+
+// fill fills a filesystem up with one file.
+func fill(t testing.TB, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	for size := 1 << 16; size >= 1<<10; size /= 2 {
+		for err == nil {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+func smallTmpfs(t testing.TB) string {
+	t.Helper()
+	at := t.TempDir()
+	must(t, syscall.Mount("none", at, "tmpfs", 0, "size=4m"))
+	t.Cleanup(func() { must(t, syscall.Unmount(at, 0)) })
+	return at
+}
+
+func smallExt4(t testing.TB) string {
+	t.Helper()
+	f, err := loopfs.Make(t.TempDir(), "small", "ext4", 8<<20)
+	must(t, err)
+	t.Cleanup(func() { must(t, f.Close()) })
+	return f.Mount
+}
+
+// damage writes records as bytes, past the journal.
+func damage(t testing.TB, dir string, docs map[string]string) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(dir, journal.File), 0o600, &bbolt.Options{Timeout: time.Second})
+	must(t, err)
+	must(t, db.Update(func(tx *bbolt.Tx) error {
+		for id, doc := range docs {
+			if err := tx.Bucket([]byte("runs")).Put([]byte(id), []byte(doc)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	must(t, db.Close())
+}
+
+func TestDamagedRecordsKeepNobodyFromTheOthers(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	must(t, err)
+	must(t, j.Put(begun("a", 1)))
+	must(t, j.Put(kept("z", 2)))
+	must(t, j.Close())
+	damage(t, dir, map[string]string{
+		"garbage": "\x00\xff", "cut": `{"request":{"id":"cut"`, "null": "null", "another": `{"request":{"id":"a"}}`, "empty": "",
+	})
+	names := []string{"another", "cut", "empty", "garbage", "null"}
+	for _, name := range []string{"when they are found", "at every later start"} {
+		t.Run(name, func(t *testing.T) {
+			j, err := journal.Open(dir)
+			must(t, err)
+			defer func() { must(t, j.Close()) }()
+			wantIDs(t, j, "a", "z")
+			damaged, err := j.Damaged()
+			must(t, err)
+			if diff := cmp.Diff(names, damaged); diff != "" {
+				t.Errorf("damaged, -want +got:\n%s", diff)
+			}
+			for _, id := range names {
+				want := "cannot read run " + id + " from the journal: its record is damaged"
+				if _, ok, err := j.Get(id); ok || err == nil || err.Error() != want {
+					t.Errorf("got %t, %v\nwant %s", ok, err, want)
+				}
+			}
+			must(t, j.Put(ended("a", 1)))
+		})
+	}
+}
+
+func TestDamagedRecordIsKeptAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	must(t, err)
+	must(t, j.Close())
+	damage(t, dir, map[string]string{"bad": "CID snap-7"})
+	j, err = journal.Open(dir)
+	must(t, err)
+	must(t, j.Close())
+	db, err := bbolt.Open(filepath.Join(dir, journal.File), 0o600, &bbolt.Options{ReadOnly: true})
+	must(t, err)
+	defer db.Close()
+	must(t, db.View(func(tx *bbolt.Tx) error {
+		if got := string(tx.Bucket([]byte("damaged")).Get([]byte("bad"))); got != "CID snap-7" {
+			t.Errorf("got %q", got)
+		}
+		return nil
+	}))
+}
+
+func TestJournalWithoutDamageNamesNone(t *testing.T) {
+	j := open(t, t.TempDir())
+	must(t, j.Put(begun("a", 1)))
+	if damaged, err := j.Damaged(); len(damaged) > 0 || err != nil {
+		t.Errorf("got %v, %v", damaged, err)
+	}
+}
