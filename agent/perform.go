@@ -187,6 +187,11 @@ func (p *performer) pointInTime(ctx context.Context) error {
 		p.run.setPhase(PhaseSnapshot)
 		return p.send()
 	}
+	// What was dirtied meanwhile would be written out by FIFREEZE, while the
+	// application waits.
+	if err := p.preSync(ctx); err != nil {
+		return err
+	}
 	return p.window(ctx)
 }
 

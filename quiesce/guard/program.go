@@ -86,12 +86,11 @@ func (p *program) crew() {
 	for {
 		p.baton.pass()
 		e := p.wait()
-		p.baton.open()
 		if e.cause != CauseNone {
-			p.end(e.cause)
-		} else {
-			p.act(e.command)
+			p.end(e.cause) // nothing is waited for any more: the baton stays
 		}
+		p.baton.open()
+		p.act(e.command)
 	}
 }
 
@@ -198,8 +197,8 @@ func (p *program) become(next phase, line string) {
 	}
 }
 
-// end thaws and ends the guard. The first cause counts; a thread that comes
-// with another one has nothing left to do.
+// end thaws and ends the guard, and does not return. The first cause counts; a
+// thread that comes with another one has nothing left to do.
 func (p *program) end(cause Cause) {
 	p.mu.Lock()
 	first := p.phase != ended
