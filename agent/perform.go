@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
@@ -27,8 +29,9 @@ type performer struct {
 	run       *Run
 	record    Record
 	calls     []*call
-	waiting   int // how many of those have not ended
-	ended     chan *call
+	waiting   int          // how many of those have not ended
+	fixed     chan *call   // whose point in time is fixed
+	ended     chan *call   // whose process has ended
 	guard     *guard.Guard // nil when there is no filesystem to write out or to freeze
 	phases    map[Phase]time.Duration
 	synced    bool          // everything was written out before the point in time
@@ -44,7 +47,7 @@ type call struct {
 	sent     time.Time // zero: the CPI was never told to go on
 	answered time.Time // zero: no answer yet
 	overran  bool      // it was ended for taking too long
-	inWindow bool      // the answer came while everything was still frozen
+	inWindow bool      // its point in time was fixed while everything was still frozen
 	cid      string
 	err      error
 }
@@ -110,8 +113,29 @@ func (p *performer) prepare(ctx context.Context) error {
 			return fmt.Errorf("cannot start the CPI for disk %q: %w", d.CID, err)
 		}
 		p.calls = append(p.calls, c)
+		p.watch(c)
 	}
 	return p.arm(ctx)
+}
+
+// watch has the call's output watched for the point in time. Without it the
+// process's end has to do.
+func (p *performer) watch(c *call) {
+	pattern, err := releasePattern(p.agent.Settings.ReleaseOnStderr, c.disk)
+	if err == nil {
+		err = c.process.WatchPointInTime(pattern)
+	}
+	if err != nil {
+		p.agent.Log.Warn("the freeze will last until the CPI ends", "run", p.run.ID(), "disk", c.disk, "error", err)
+	}
+}
+
+// releasePattern is the pattern for one disk, nil for none.
+func releasePattern(pattern, disk string) (*regexp.Regexp, error) {
+	if pattern == "" {
+		return nil, nil
+	}
+	return regexp.Compile(strings.ReplaceAll(pattern, "{disk_cid}", regexp.QuoteMeta(disk)))
 }
 
 // arm waits until every CPI process has read what it was given. One that takes
@@ -196,7 +220,8 @@ func (p *performer) pointInTime(ctx context.Context) error {
 }
 
 // window freezes, has every CPI process go on, and is then the run loop: it
-// beats for the guard until the last answer, the deadline or a cancellation.
+// beats for the guard until the point in time of every snapshot is fixed, the
+// deadline or a cancellation.
 func (p *performer) window(ctx context.Context) error {
 	began := time.Now()
 	err := p.guard.Freeze(ctx)
@@ -210,13 +235,13 @@ func (p *performer) window(ctx context.Context) error {
 	}
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
-	for p.waiting > 0 {
+	for held := len(p.calls); held > 0; {
 		select {
 		case <-tick.C:
 			p.guard.Beat()
-		case c := <-p.ended:
+		case c := <-p.fixed:
 			c.inWindow = true
-			p.waiting--
+			held--
 		case <-p.guard.Done():
 			return nil
 		case <-ctx.Done():
@@ -229,6 +254,7 @@ func (p *performer) window(ctx context.Context) error {
 // send gives every CPI process its last byte, which is all that a snapshot
 // waits for, and leaves a goroutine with each that takes its answer.
 func (p *performer) send() error {
+	p.fixed = make(chan *call, len(p.calls))
 	p.ended = make(chan *call, len(p.calls))
 	for _, c := range p.calls {
 		c.sent = time.Now()
@@ -240,11 +266,18 @@ func (p *performer) send() error {
 	return nil
 }
 
-// await says when the call's process has ended. Only the daemon's own end makes
-// it give up; the next daemon waits for the process instead.
+// await says when what the call's snapshot holds is fixed, and when its process
+// has ended. Only the daemon's own end makes it give up; the next daemon waits
+// for the process instead.
 func (p *performer) await(c *call) {
 	p.waiting++
 	p.agent.jobs.Go(func() {
+		select {
+		case <-c.process.PointInTime():
+			p.fixed <- c
+		case <-p.agent.lifetime.Done():
+			return
+		}
 		select {
 		case <-c.process.Done():
 			c.answered = time.Now()

@@ -30,7 +30,15 @@ type Settings struct {
 	AllowDegrade bool
 	Budgets      Budgets
 	StateDir     string
-	Depends      []quiesce.Dependency // what the daemon needs while a filesystem is frozen
+
+	// ReleaseOnStderr matches a line of the CPI's stderr that says that the point
+	// in time is fixed; {disk_cid} in it stands for the disk's CID. Empty for none.
+	ReleaseOnStderr string
+
+	// CPIFreezes says that the CPI freezes by itself, as those do that snapshot
+	// through device-mapper: a freeze of ours would make it fail.
+	CPIFreezes bool
+	Depends    []quiesce.Dependency // what the daemon needs while a filesystem is frozen
 }
 
 // ActionKind says what an action does.
@@ -68,12 +76,15 @@ type Plan struct {
 	Degraded    string // why it is less
 	Disks       []quiesce.Disk
 	Filesystems []quiesce.Filesystem // to be written out, and frozen at level freeze and above
+	CPIFreezes  bool                 // the freezing is left to the CPI
 	Notes       []string             // what a reader should know: filesystems passed over
 	Actions     []Action
 }
 
-// Freezes says whether the plan freezes anything.
-func (p *Plan) Freezes() bool { return p.Level.Clean() && len(p.Filesystems) > 0 }
+// Freezes says whether we freeze anything.
+func (p *Plan) Freezes() bool {
+	return p.Level.Clean() && !p.CPIFreezes && len(p.Filesystems) > 0
+}
 
 // newPlan decides. It reads nothing and changes nothing: fs is what a survey
 // found on the disks. The error is a *RefusedError.
@@ -81,7 +92,7 @@ func newPlan(r Request, s *Settings, disks []quiesce.Disk, fs []quiesce.Filesyst
 	if len(disks) == 0 {
 		return nil, refuse("disks", "this instance has no persistent disk")
 	}
-	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks}
+	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, CPIFreezes: s.CPIFreezes}
 	if err := p.reach(r, fs); err != nil {
 		return nil, err
 	}
@@ -98,7 +109,7 @@ func (p *Plan) reach(r Request, fs []quiesce.Filesystem) error {
 	}{
 		{LevelStop, LevelFreeze, noJobs(LevelStop)},
 		{LevelLock, LevelFreeze, noJobs(LevelLock)},
-		{LevelFreeze, LevelSync, freezable(fs)},
+		{LevelFreeze, LevelSync, p.freezable(fs)},
 	}
 	for _, step := range steps {
 		if p.Level != step.from || step.because == nil {
@@ -117,10 +128,10 @@ func noJobs(l Level) error {
 	return fmt.Errorf("this daemon has no process supervisor to %s jobs with", l)
 }
 
-func freezable(fs []quiesce.Filesystem) error {
+func (p *Plan) freezable(fs []quiesce.Filesystem) error {
 	var all []error
 	for _, f := range fs {
-		if !f.ReadOnly { // what is read-only is passed over
+		if !f.ReadOnly && !p.CPIFreezes { // else we freeze nothing there
 			all = append(all, f.Freezable())
 		}
 	}
@@ -138,6 +149,9 @@ func (p *Plan) choose(fs []quiesce.Filesystem) {
 			continue
 		}
 		p.Filesystems = append(p.Filesystems, f)
+	}
+	if p.CPIFreezes && p.Level.Clean() {
+		p.Notes = append(p.Notes, "the CPI freezes by itself (cpi.freezes_itself)")
 	}
 }
 

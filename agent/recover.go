@@ -57,6 +57,7 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 
 // adopt takes over the CPI processes of a record and how its freeze ended.
 func (p *performer) adopt(left []guard.Recovered) {
+	p.fixed = make(chan *call, len(p.record.Calls))
 	p.ended = make(chan *call, len(p.record.Calls))
 	p.synced = true // calls are recorded after the writing out
 	client := p.agent.CPI

@@ -111,7 +111,7 @@ func (p *performer) broken() string {
 	case p.held == nil:
 		return "nothing was frozen"
 	case p.held.Cause != guard.CauseAsked || !p.allInWindow():
-		return fmt.Sprintf("the freeze ended before the CPI answered (%s)", p.held.Cause)
+		return fmt.Sprintf("the freeze ended before the point in time was fixed (%s)", p.held.Cause)
 	case !p.held.Unbroken():
 		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
 	}
@@ -128,6 +128,7 @@ func (p *performer) told() bool {
 	return false
 }
 
+// allInWindow says whether every point in time was fixed in the window.
 func (p *performer) allInWindow() bool {
 	for _, c := range p.calls {
 		if !c.inWindow {

@@ -39,6 +39,9 @@ type Call struct {
 	ended  chan struct{} // closed when the process has ended
 	reaped chan struct{} // closed when status is set as well
 
+	fixed  chan struct{} // closed when what the snapshot holds is fixed
+	fixing sync.Once     // closes fixed
+
 	// mu keeps the process from being reaped while its group is signalled:
 	// until then no other group can have its id. It guards status.
 	mu     sync.Mutex
@@ -79,6 +82,7 @@ func (c *Client) Reattach(dir string, p Process) (*Call, error) {
 	if pidfd < 0 {
 		close(call.ended)
 		close(call.reaped)
+		call.fix()
 		return call, nil
 	}
 	go call.watch(pidfd)
@@ -92,6 +96,7 @@ func (c *Client) newCall(dir string) *Call {
 		output:  output{dir},
 		ended:   make(chan struct{}),
 		reaped:  make(chan struct{}),
+		fixed:   make(chan struct{}),
 	}
 }
 
@@ -152,6 +157,7 @@ func discard(child *os.Process) error {
 func (c *Call) watch(pidfd int) {
 	awaitEnd(pidfd)
 	close(c.ended)
+	c.fix()
 	c.reap()
 	close(c.reaped)
 }

@@ -12,6 +12,7 @@ type Plan struct {
 	Degraded    string       `json:"degraded,omitempty"`
 	Disks       []Disk       `json:"disks"`
 	Filesystems []Filesystem `json:"filesystems"`
+	CPIFreezes  bool         `json:"cpi_freezes,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
 	Actions     []Action     `json:"actions"`
 }
@@ -43,7 +44,7 @@ type Action struct {
 // FromPlan is the plan's JSON form.
 func FromPlan(p agent.Plan) Plan {
 	w := Plan{
-		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, Notes: p.Notes,
+		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, CPIFreezes: p.CPIFreezes, Notes: p.Notes,
 		Disks: []Disk{}, Filesystems: []Filesystem{}, Actions: []Action{},
 	}
 	for _, d := range p.Disks {
@@ -60,7 +61,7 @@ func FromPlan(p agent.Plan) Plan {
 
 // domain is the part of a stored plan that whoever takes up a run needs.
 func (w Plan) domain() agent.Plan {
-	p := agent.Plan{Asked: agent.Level(w.Asked), Level: agent.Level(w.Level), Degraded: w.Degraded, Notes: w.Notes}
+	p := agent.Plan{Asked: agent.Level(w.Asked), Level: agent.Level(w.Level), Degraded: w.Degraded, CPIFreezes: w.CPIFreezes, Notes: w.Notes}
 	for _, d := range w.Disks {
 		p.Disks = append(p.Disks, quiesce.Disk(d))
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -64,8 +65,10 @@ type DiskConfig struct {
 
 // CPIConfig says which CPI takes the snapshots.
 type CPIConfig struct {
-	Path    string         `yaml:"path"`
-	Context map[string]any `yaml:"context"`
+	Path            string         `yaml:"path"`
+	ReleaseOnStderr string         `yaml:"release_on_stderr"` // what a line says once the point in time is fixed
+	FreezesItself   bool           `yaml:"freezes_itself"`
+	Context         map[string]any `yaml:"context"`
 }
 
 // BudgetsConfig bounds the steps of a run.
@@ -158,11 +161,27 @@ func (c *Config) check(d *document) {
 	if c.CPI.Path != "" {
 		d.absolute("cpi.path", c.CPI.Path)
 	}
+	c.checkRelease(d)
 	c.checkDisks(d)
 	c.checkLevels(d)
 	c.checkBudgets(d)
 	c.checkNATS(d)
 	c.checkLog(d)
+}
+
+// checkRelease wants the pattern bound to the disk: a CPI that prints its request
+// must not be able to end the freeze by a tag in it.
+func (c *Config) checkRelease(d *document) {
+	pattern := c.CPI.ReleaseOnStderr
+	if pattern == "" {
+		return
+	}
+	if _, err := regexp.Compile(strings.ReplaceAll(pattern, "{disk_cid}", "x")); err != nil {
+		d.fail("cpi.release_on_stderr", "%v", err)
+	}
+	if !strings.Contains(pattern, "{disk_cid}") {
+		d.fail("cpi.release_on_stderr", "needs {disk_cid} in it, which stands for the disk's CID")
+	}
 }
 
 func (c *Config) checkDisks(d *document) {
@@ -248,7 +267,11 @@ func (c *Config) settings() agent.Settings {
 		AllowDegrade: c.AllowDegrade,
 		Budgets:      agent.Budgets(c.Budgets),
 		StateDir:     c.StateDir,
-		Depends:      c.depends(),
+
+		ReleaseOnStderr: c.CPI.ReleaseOnStderr,
+		CPIFreezes:      c.CPI.FreezesItself,
+
+		Depends: c.depends(),
 	}
 	for _, d := range c.Disks {
 		s.Disks = append(s.Disks, quiesce.Disk(d))

@@ -73,6 +73,8 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"metrics address without port", "listen: {metrics: localhost}\n", `q.yml:1: listen.metrics: address localhost: missing port in address`},
 		{"unknown trigger", "levels: {hourly: freeze}\n", `q.yml:1: levels.hourly: unknown trigger "hourly" (one of manual, scheduled, self, director)`},
 		{"unknown level", "levels:\n  manual: frozen\n", `q.yml:2: levels.manual: unknown level "frozen" (one of none, sync, freeze, lock, stop)`},
+		{"release pattern that is none", "cpi: {release_on_stderr: '{disk_cid} ('}\n", `q.yml:1: cpi.release_on_stderr: error parsing regexp`},
+		{"release pattern for any disk", "cpi:\n  release_on_stderr: created\n", `q.yml:2: cpi.release_on_stderr: needs {disk_cid} in it`},
 		{"disk without CID", "disks: [{mounts: [/x]}]\n", `q.yml: disks[0].cid: needed`},
 		{"disk without mounts", "disks: [{cid: d}]\n", `q.yml: disks[0].mounts: needs at least one mount point`},
 		{"disk given twice", "disks:\n- {cid: d, mounts: [/x]}\n- {cid: d, mounts: [/y]}\n", `q.yml:3: disks[1].cid: "d" is also disks[0].cid`},
