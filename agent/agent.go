@@ -19,6 +19,12 @@ type Observer interface {
 	JournalFailed()
 }
 
+// Holder keeps what the program would write to a disk, from Hold to Release.
+type Holder interface {
+	Hold()
+	Release()
+}
+
 // Parts is what an Agent is built from.
 type Parts struct {
 	Settings Settings
@@ -28,6 +34,7 @@ type Parts struct {
 	CPI      *cpi.Client // nil when no CPI is configured
 	Observer Observer
 	Log      *slog.Logger
+	Writes   Holder // holds the log while something is frozen; nil for none
 }
 
 // Agent takes snapshots, one run at a time.

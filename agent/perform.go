@@ -223,6 +223,7 @@ func (p *performer) pointInTime(ctx context.Context) error {
 // beats for the guard until the point in time of every snapshot is fixed, the
 // deadline or a cancellation.
 func (p *performer) window(ctx context.Context) error {
+	p.agent.hold(true)
 	began := time.Now()
 	err := p.guard.Freeze(ctx)
 	p.timed(PhaseFreeze, began)

@@ -19,12 +19,24 @@ func (p *performer) resume() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
 	err := p.thaw(ctx)
+	p.agent.hold(false)
 	for _, c := range p.calls {
 		if c.sent.IsZero() {
 			c.process.Abort()
 		}
 	}
 	return err
+}
+
+// hold keeps this program from writing, or lets it go on.
+func (a *Agent) hold(on bool) {
+	switch {
+	case a.Writes == nil:
+	case on:
+		a.Writes.Hold()
+	default:
+		a.Writes.Release()
+	}
 }
 
 // thaw ends the guard. Its error means that something may still be frozen.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -39,19 +38,10 @@ func serveVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, newLogger(c.Log, g.err))
+			held := &heldLog{out: g.err}
+			return serve(cmd.Context(), c, held, newLogger(c.Log, held))
 		},
 	}
-}
-
-func newLogger(c LogConfig, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // task is a long-running part of the daemon.
@@ -63,7 +53,7 @@ type task struct {
 // serve builds the daemon and runs it until ctx ends. Everything is constructed
 // here. What an earlier daemon left frozen comes first, for it needs nothing
 // else; then the journal, the runs that were cut off, and who may ask.
-func serve(ctx context.Context, c *Config, log *slog.Logger) error {
+func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) error {
 	binary, err := openGuard()
 	if err != nil {
 		return err
@@ -100,6 +90,7 @@ func serve(ctx context.Context, c *Config, log *slog.Logger) error {
 		CPI:      c.cpiClient(),
 		Observer: m,
 		Log:      log,
+		Writes:   held,
 	})
 	defer a.Close() // where an error comes before the tasks
 	if err := errors.Join(a.Recover(left), m.Watch(a)); err != nil {
