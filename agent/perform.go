@@ -209,7 +209,8 @@ func (p *performer) pointInTime(ctx context.Context) error {
 	}
 	if !p.record.Plan.Freezes() {
 		p.run.setPhase(PhaseSnapshot)
-		return p.send()
+		p.send()
+		return nil
 	}
 	// What was dirtied meanwhile would be written out by FIFREEZE, while the
 	// application waits.
@@ -231,9 +232,7 @@ func (p *performer) window(ctx context.Context) error {
 		return firstCause(ctx, err)
 	}
 	p.run.setPhase(PhaseFrozen)
-	if err := p.send(); err != nil {
-		return err
-	}
+	p.send()
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for held := len(p.calls); held > 0; {
@@ -252,19 +251,17 @@ func (p *performer) window(ctx context.Context) error {
 	return nil
 }
 
-// send gives every CPI process its last byte, which is all that a snapshot
-// waits for, and leaves a goroutine with each that takes its answer.
-func (p *performer) send() error {
+// send gives every CPI process its last byte, which is all that a snapshot waits
+// for. A process that does not take it any more says why by its answer, or is
+// ended with its budget, as one that took it.
+func (p *performer) send() {
 	p.fixed = make(chan *call, len(p.calls))
 	p.ended = make(chan *call, len(p.calls))
 	for _, c := range p.calls {
 		c.sent = time.Now()
-		if err := c.process.Send(); err != nil {
-			return fmt.Errorf("cannot tell the CPI to snapshot disk %q: %w", c.disk, err)
-		}
+		_ = c.process.Send()
 		p.await(c)
 	}
-	return nil
 }
 
 // await says when what the call's snapshot holds is fixed, and when its process

@@ -53,9 +53,8 @@ func (p *performer) thaw(ctx context.Context) error {
 }
 
 // collect waits for the processes that the window did not wait for, and reads
-// every answer. It returns
-// false when the daemon stops meanwhile: the record stays without a report, and
-// the next daemon goes on from it.
+// every answer. It returns false when the daemon stops meanwhile: the record
+// stays without a report, and the next daemon goes on from it.
 func (p *performer) collect() bool {
 	if p.waiting > 0 {
 		p.run.setPhase(PhaseSnapshot)
