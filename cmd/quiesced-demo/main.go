@@ -15,8 +15,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
+	signal.Ignore(unix.SIGPIPE) // who reads may go away before everything is cleared away
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -50,6 +50,19 @@ func TestDemonstration(t *testing.T) {
 	}
 }
 
+// Whoever reads what it prints may go away: "make demo | head".
+func TestDemonstrationThatNobodyReadsLeavesNothing(t *testing.T) {
+	tmp := t.TempDir()
+	cmd := exec.Command("sh", "-c", `"$0" 2>&1 | head -n 1`, filepath.Join(binaries, "quiesced-demo"))
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(tmp); len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+}
+
 func TestInterruptedDemonstrationLeavesNothing(t *testing.T) {
 	for _, after := range []time.Duration{50, 200, 400, 600, 800, 1000} {
 		if code, out := demo(t, after*time.Millisecond); code == 0 && !strings.Contains(out, "nothing is left behind") || code > 1 {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -38,6 +40,7 @@ func serveVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more ends nothing
 			held := &heldLog{out: g.err}
 			return serve(cmd.Context(), c, held, newLogger(c.Log, held))
 		},
