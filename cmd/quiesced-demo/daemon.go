@@ -71,7 +71,10 @@ state_dir: %[1]s/state
 listen: {socket: %[1]s/run/quiesced.sock, metrics: "%[2]s"}
 instance: {deployment: demo, job: db, index: 0, id: %[3]s, agent_id: %[3]s}
 disks: [{cid: %[4]s, mounts: [%[5]s]}]
-cpi: {path: %[6]s, context: {root: %[7]s/cpi}}
+cpi:
+  path: %[6]s
+  context: {root: %[7]s/cpi}
+  release_on_stderr: "snapshot '[^']+' of disk '{disk_cid}' created"
 nats: {urls: ["%[8]s"]}
 `
 
