@@ -193,7 +193,7 @@ func (a *Agent) queue(r Request) *Run {
 	run.setPhase(PhaseWaiting)
 	a.keep(run)
 	a.jobs.Go(func() {
-		if err := a.await("run "+r.ID, run); err != nil {
+		if err := a.await(run.ctx, "run "+r.ID, run); err != nil {
 			a.conclude(run, Report{Outcome: OutcomeCancelled, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
 			return
 		}
@@ -288,13 +288,13 @@ func (a *Agent) acquire(work string, run *Run) error {
 }
 
 // await takes the VM for a run as soon as it is free.
-func (a *Agent) await(work string, run *Run) error {
+func (a *Agent) await(ctx context.Context, work string, run *Run) error {
 	select {
 	case a.slot <- struct{}{}:
 		a.setHolder(&holder{work: work, run: run, since: time.Now()})
 		return nil
-	case <-run.ctx.Done():
-		return context.Cause(run.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -61,11 +61,13 @@ func (p *performer) report(err, resumed error) Report {
 		Asked:     p.record.Plan.Asked,
 		Reached:   p.reached(),
 		Reason:    p.reason(),
-		Thaws:     p.thaws(),
 		Phases:    p.times(),
 		Started:   p.run.started,
 		Ended:     time.Now(),
 		Recovered: p.recovered,
+	}
+	if p.record.Freeze != nil {
+		r.Thaws = p.record.Freeze.Thaws
 	}
 	r.Disks = p.disks(r.Reason == "")
 	r.Clean = len(r.Disks) > 0
@@ -132,11 +134,6 @@ func (p *performer) times() map[Phase]time.Duration {
 	for _, c := range p.calls {
 		if took := p.took(c); took > 0 {
 			p.phases[PhaseSnapshot] = max(p.phases[PhaseSnapshot], took)
-		}
-	}
-	if p.held != nil {
-		for _, f := range p.held.Filesystems {
-			p.phases[PhaseFrozen] = max(p.phases[PhaseFrozen], f.HeldFor)
 		}
 	}
 	p.phases[PhaseTotal] = time.Since(p.run.started)

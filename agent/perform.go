@@ -34,10 +34,9 @@ type performer struct {
 	ended     chan *call   // whose process has ended
 	guard     *guard.Guard // nil when there is no filesystem to write out or to freeze
 	phases    map[Phase]time.Duration
-	synced    bool          // everything was written out before the point in time
-	recovered bool          // another daemon began the run
-	cancelled error         // somebody cancelled the run when only its answers were missing
-	held      *guard.Result // how the freeze ended, nil if there was none
+	synced    bool  // everything was written out before the point in time
+	recovered bool  // another daemon began the run
+	cancelled error // somebody cancelled the run when only its answers were missing
 }
 
 // call is one disk's CPI process and what became of it.
@@ -46,6 +45,7 @@ type call struct {
 	process  *cpi.Call
 	sent     time.Time // zero: the CPI was never told to go on
 	answered time.Time // zero: no answer yet
+	over     bool      // its process is known to have ended
 	overran  bool      // it was ended for taking too long
 	inWindow bool      // its point in time was fixed while everything was still frozen
 	cid      string
@@ -58,8 +58,21 @@ func (p *performer) perform() {
 	err := p.rest(p.run.ctx)
 	resumed := p.resume()
 	p.run.setResumed(resumed)
+	p.noteProgress()
 	if p.collect() {
 		p.finish(cmp.Or(err, p.cancelled), resumed)
+	}
+}
+
+// noteProgress makes durable how the freeze ended, where the CPI is still at work:
+// the daemon may not live to report it.
+func (p *performer) noteProgress() {
+	if p.waiting == 0 {
+		return
+	}
+	p.record.Phase = PhaseSnapshot
+	if err := p.save(); err != nil {
+		p.agent.Log.Error("cannot record how far the run is", "run", p.run.ID(), "error", err)
 	}
 }
 

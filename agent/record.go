@@ -24,8 +24,16 @@ type Record struct {
 	Started   time.Time
 	Phase     Phase
 	Calls     []Call
+	Freeze    *FreezeEnd // how the freeze ended, when that came before the run's end
 	Snapshots []Snapshot // of this run that have not been deleted
 	Report    *Report
+}
+
+// FreezeEnd is how a run's freeze ended.
+type FreezeEnd struct {
+	Broken string // why it did not last until every point in time was fixed, "" if it did
+	Thaws  []Thaw
+	Phases map[Phase]time.Duration // up to then
 }
 
 // Call is one CPI process that takes one disk's snapshot.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,9 @@ import (
 
 // retryEvery is how often what could not be thawed or recorded is tried again.
 const retryEvery = 5 * time.Second
+
+// errCutOff is the cause of a run that its daemon's end cut off.
+var errCutOff = errors.New("the daemon ended")
 
 // Recover goes on with the runs that an earlier daemon left without a report.
 // left is what came of their freezes, from Freezer.Recover, which needs no
@@ -44,7 +48,7 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 	run.setPhase(PhaseWaiting)
 	a.Log.Warn("taking up a run that was cut off", "run", run.ID(), "phase", r.Phase)
 	a.jobs.Go(func() {
-		if a.await("run "+run.ID(), run) != nil {
+		if a.await(a.lifetime, "run "+run.ID(), run) != nil {
 			return
 		}
 		defer a.release()
@@ -75,9 +79,12 @@ func (p *performer) adopt(left []guard.Recovered) {
 			p.await(c)
 		}
 	}
-	for i := range left {
-		if left[i].RunID == p.run.ID() {
-			p.held = &left[i].Result
+	if p.record.Freeze != nil && p.record.Freeze.Phases != nil {
+		p.phases = p.record.Freeze.Phases
+	}
+	for _, l := range left {
+		if l.RunID == p.run.ID() {
+			p.freezeEnded(l.Result, errCutOff)
 		}
 	}
 }
@@ -105,6 +112,16 @@ func (a *Agent) noteStuck(left []guard.Recovered) {
 		}
 		a.Log.Warn("found the record of a freeze", "run", r.RunID, "now", r.Recovery, "cause", r.Result.Cause)
 	}
+	if len(a.stuck) == 0 {
+		a.hold(false)
+	}
+}
+
+// addStuck remembers what a run could not thaw, for Run to try again.
+func (a *Agent) addStuck(r guard.Recovered) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stuck = append(a.stuck, r)
 }
 
 // Run tries again, until ctx ends, what could not be thawed or recorded.

@@ -19,7 +19,9 @@ func (p *performer) resume() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
 	err := p.thaw(ctx)
-	p.agent.hold(false)
+	if err == nil {
+		p.agent.hold(false)
+	}
 	for _, c := range p.calls {
 		if c.sent.IsZero() {
 			c.process.Abort()
@@ -45,8 +47,9 @@ func (p *performer) thaw(ctx context.Context) error {
 		return nil
 	}
 	result, err := p.guard.Thaw(ctx)
-	p.held = &result
+	p.freezeEnded(result, context.Cause(p.run.ctx))
 	if err != nil {
+		p.agent.addStuck(guard.Recovered{RunID: p.run.ID(), Result: result, Err: err})
 		return fmt.Errorf("cannot thaw: %w", err)
 	}
 	return nil
@@ -61,15 +64,23 @@ func (p *performer) collect() bool {
 	}
 	budget := time.NewTimer(p.agent.Settings.Budgets.Snapshot - time.Since(p.firstSent()))
 	defer budget.Stop()
+	overran := false
 	cancelled := p.run.ctx.Done()
 	for p.waiting > 0 {
 		select {
-		case <-p.ended:
+		case c := <-p.ended:
+			c.over = true
 			p.waiting--
 		case <-cancelled: // nothing is held any more, so only the report changes
 			p.cancelled, cancelled = context.Cause(p.run.ctx), nil
 		case <-budget.C:
+			if overran {
+				p.waiting = 0 // not even SIGKILL ends it
+				continue
+			}
+			overran = true
 			p.overrun()
+			budget.Reset(killGrace)
 		case <-p.agent.lifetime.Done():
 			return false
 		}
@@ -85,7 +96,11 @@ func (c *call) read() {
 	if c.sent.IsZero() || c.process == nil {
 		return
 	}
-	answer, err := c.process.Wait(context.Background())
+	if !c.over {
+		c.err = errors.New("its process cannot be ended")
+		return
+	}
+	answer, err := c.process.Wait(context.Background()) // at once: it has ended
 	if answer.Result == nil && err != nil {
 		c.err = err
 		return
@@ -113,20 +128,42 @@ func (p *performer) overrun() {
 	}
 }
 
-// broken says why what was to be frozen was not so until the last answer, ""
-// if it was.
+// freezeEnded notes in the record how the freeze ended, from what the guard left
+// behind. cause is why the run was cut off, nil if it was not.
+func (p *performer) freezeEnded(held guard.Result, cause error) {
+	if !p.record.Plan.Freezes() {
+		return
+	}
+	p.record.Freeze = &FreezeEnd{Broken: p.howBroken(held, cause), Thaws: thaws(held), Phases: p.phases}
+	for _, f := range held.Filesystems {
+		p.phases[PhaseFrozen] = max(p.phases[PhaseFrozen], f.HeldFor)
+	}
+}
+
+// howBroken says why what was to be frozen was not so until every point in time
+// was fixed, "" if it was.
+func (p *performer) howBroken(held guard.Result, cause error) string {
+	switch {
+	case held.Cause == guard.CauseAsked && p.allInWindow() && held.Unbroken():
+		return ""
+	case held.Cause == guard.CauseAsked && p.allInWindow():
+		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
+	case held.Cause == guard.CauseAsked && cause != nil:
+		return fmt.Sprintf("the freeze ended before the point in time was fixed (%s)", cause)
+	}
+	return fmt.Sprintf("the freeze ended before the point in time was fixed (%s)", held.Cause)
+}
+
+// broken says why the snapshots were not taken in an unbroken freeze, "" if they
+// were, or needed none.
 func (p *performer) broken() string {
 	switch {
 	case !p.record.Plan.Freezes() || !p.told():
 		return ""
-	case p.held == nil:
-		return "nothing was frozen"
-	case p.held.Cause != guard.CauseAsked || !p.allInWindow():
-		return fmt.Sprintf("the freeze ended before the point in time was fixed (%s)", p.held.Cause)
-	case !p.held.Unbroken():
-		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
+	case p.record.Freeze == nil:
+		return "how the freeze ended is not known"
 	}
-	return ""
+	return p.record.Freeze.Broken
 }
 
 // told says whether any CPI process was told to go on.
@@ -149,18 +186,15 @@ func (p *performer) allInWindow() bool {
 	return true
 }
 
-// thaws is how each freeze ended.
-func (p *performer) thaws() []Thaw {
-	if p.held == nil {
-		return nil
-	}
+// thaws is how the freeze of each filesystem ended.
+func thaws(held guard.Result) []Thaw {
 	var all []Thaw
-	for _, f := range p.held.Filesystems {
+	for _, f := range held.Filesystems {
 		if f.FrozenAt.IsZero() {
 			continue
 		}
 		all = append(all, Thaw{
-			Mount: f.Path, Cause: p.held.Cause.String(), State: f.State.String(), FrozenFor: f.HeldFor,
+			Mount: f.Path, Cause: held.Cause.String(), State: f.State.String(), FrozenFor: f.HeldFor,
 		})
 	}
 	return all

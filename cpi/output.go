@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -15,6 +17,9 @@ const (
 
 	// maxAnswer bounds what is read of an answer, in bytes.
 	maxAnswer = 1 << 20
+
+	// reserved is the room kept for an answer, in bytes; most need a hundred.
+	reserved = 64 << 10
 
 	// maxStderr is as much of the end of stderr as an error is made from.
 	maxStderr = 128 << 10
@@ -33,6 +38,11 @@ func (o output) create() (stdout, stderr *os.File, err error) {
 	if stdout, err = o.createFile(stdoutName); err != nil {
 		return nil, nil, err
 	}
+	if err = reserve(stdout); err != nil {
+		stdout.Close()
+		o.remove()
+		return nil, nil, err
+	}
 	if stderr, err = o.createFile(stderrName); err != nil {
 		stdout.Close()
 		return nil, nil, err
@@ -43,6 +53,20 @@ func (o output) create() (stdout, stderr *os.File, err error) {
 		return nil, nil, err
 	}
 	return stdout, stderr, nil
+}
+
+// reserve keeps room on the disk for an answer: a CID that finds none is lost.
+func reserve(f *os.File) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, reserved)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), err == nil:
+			return nil
+		default:
+			return &os.PathError{Op: "reserve room in", Path: f.Name(), Err: err}
+		}
+	}
 }
 
 func (o output) createFile(name string) (*os.File, error) {

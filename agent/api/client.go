@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,9 +85,13 @@ func (c Client) Delete(ctx context.Context, cid string) error {
 	return err
 }
 
-// DeleteAll deletes every snapshot and waits until that has ended.
+// DeleteAll deletes every snapshot, waits until that has ended, and says which
+// it deleted, even where not all could be.
 func (c Client) DeleteAll(ctx context.Context) ([]string, error) {
 	d, err := c.work(ctx, "delete_snapshots")
+	if x := (*Error)(nil); errors.As(err, &x) {
+		return x.Deleted, err
+	}
 	return d.CIDs, err
 }
 

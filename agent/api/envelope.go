@@ -18,6 +18,7 @@ type exception struct {
 	Kind    Kind         `json:"kind,omitempty"`
 	Cause   string       `json:"cause,omitempty"`
 	Report  *wire.Report `json:"report,omitempty"`
+	Deleted []string     `json:"deleted,omitempty"`
 }
 
 // Encode writes the answer to a call as JSON.
@@ -32,7 +33,7 @@ func Encode(value any, err error) []byte {
 	}
 	x := exception{Message: err.Error(), Kind: KindOf(err)}
 	if own, ok := err.(*Error); ok { //nolint:errorlint // the handler's own, not one that wraps it
-		x = exception{own.Message, own.Kind, own.Cause, own.Report}
+		x = exception{own.Message, own.Kind, own.Cause, own.Report, own.Deleted}
 	}
 	doc, _ := json.Marshal(envelope{Exception: &x})
 	return doc
@@ -46,7 +47,7 @@ func Decode(doc []byte) (json.RawMessage, error) {
 		return nil, fmt.Errorf("cannot read the answer: %w", err)
 	}
 	if x := e.Exception; x != nil {
-		return nil, &Error{Kind: x.Kind, Message: x.Message, Cause: x.Cause, Report: x.Report}
+		return nil, &Error{Kind: x.Kind, Message: x.Message, Cause: x.Cause, Report: x.Report, Deleted: x.Deleted}
 	}
 	if e.Value == nil {
 		return nil, fmt.Errorf("cannot read the answer: it has neither value nor exception")

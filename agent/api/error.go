@@ -30,6 +30,7 @@ type Error struct {
 	Message string       // as the envelope carries it
 	Cause   string       // the bare error, "" where the message is that
 	Report  *wire.Report // of a run that failed
+	Deleted []string     // what a deletion that failed deleted all the same
 }
 
 func (e *Error) Error() string {

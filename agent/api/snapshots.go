@@ -92,9 +92,6 @@ func (h *Handler) deleteSnapshot(_ context.Context, c Call) (any, error) {
 func (h *Handler) deleteSnapshots(context.Context, Call) (any, error) {
 	return h.tasks.begin(func(ctx context.Context) (any, error) {
 		deleted, err := h.Agent.DeleteAll(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return Deleted{CIDs: deleted}, nil
+		return Deleted{CIDs: deleted}, err
 	}), nil
 }

@@ -85,7 +85,7 @@ func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
 		if !h.ended(ctx, t.done) {
 			return running(id), nil
 		}
-		return t.value, taskResult(c, id, t.err)
+		return t.value, taskResult(c, id, t)
 	}
 	run, err := h.find(c, id)
 	if err != nil {
@@ -139,11 +139,15 @@ func (h *Handler) report(c Call, run *agent.Run) (any, error) {
 	return nil, &Error{Kind: kind, Message: taskMessage(c, run.ID(), report.Error), Cause: report.Error, Report: &w}
 }
 
-func taskResult(c Call, id string, err error) error {
-	if err == nil {
+func taskResult(c Call, id string, t *task) error {
+	if t.err == nil {
 		return nil
 	}
-	return &Error{Kind: KindOf(err), Message: taskMessage(c, id, err.Error()), Cause: err.Error()}
+	x := &Error{Kind: KindOf(t.err), Message: taskMessage(c, id, t.err.Error()), Cause: t.err.Error()}
+	if d, ok := t.value.(Deleted); ok {
+		x.Deleted = d.CIDs
+	}
+	return x
 }
 
 func taskMessage(c Call, id, result string) string {

@@ -18,8 +18,16 @@ type record struct {
 	Started   time.Time `json:"started_at"`
 	Phase     string    `json:"phase,omitempty"`
 	Calls     []call    `json:"calls,omitempty"`
+	Freeze    *freeze   `json:"freeze,omitempty"`
 	Snapshots []Entry   `json:"snapshots,omitempty"`
 	Report    *Report   `json:"report,omitempty"`
+}
+
+// freeze is how a run's freeze ended, before the run itself did.
+type freeze struct {
+	Broken  string             `json:"broken,omitempty"`
+	Thaws   []Thaw             `json:"thaws"`
+	Seconds map[string]float64 `json:"seconds"`
 }
 
 type call struct {
@@ -37,6 +45,9 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 	}
 	for _, c := range r.Calls {
 		w.Calls = append(w.Calls, call{c.DiskCID, c.Dir, c.Process.PID, c.Process.StartTime})
+	}
+	if f := r.Freeze; f != nil {
+		w.Freeze = &freeze{f.Broken, fromThaws(f.Thaws), fromPhases(f.Phases)}
 	}
 	for _, s := range r.Snapshots {
 		w.Snapshots = append(w.Snapshots, fromEntry(s))
@@ -65,6 +76,9 @@ func UnmarshalRecord(doc []byte) (agent.Record, error) {
 		r.Calls = append(r.Calls, agent.Call{
 			DiskCID: c.DiskCID, Dir: c.Dir, Process: cpi.Process{PID: c.PID, StartTime: c.StartTime},
 		})
+	}
+	if f := w.Freeze; f != nil {
+		r.Freeze = &agent.FreezeEnd{Broken: f.Broken, Thaws: toThaws(f.Thaws), Phases: toPhases(f.Seconds)}
 	}
 	for _, s := range w.Snapshots {
 		r.Snapshots = append(r.Snapshots, s.domain())

@@ -62,16 +62,46 @@ func FromReport(r agent.Report) Report {
 	for _, d := range r.Disks {
 		w.Disks = append(w.Disks, DiskResult{d.CID, d.SnapshotCID, d.Clean, d.Unresolved, d.Took.Seconds(), d.Error})
 	}
-	for _, t := range r.Thaws {
-		w.Thaws = append(w.Thaws, Thaw{t.Mount, t.Cause, t.State, t.FrozenFor.Seconds()})
-	}
-	for phase, took := range r.Phases {
-		if w.Seconds == nil {
-			w.Seconds = map[string]float64{}
-		}
-		w.Seconds[string(phase)] = took.Seconds()
+	w.Thaws, w.Seconds = fromThaws(r.Thaws), fromPhases(r.Phases)
+	return w
+}
+
+func fromThaws(all []agent.Thaw) []Thaw {
+	var w []Thaw
+	for _, t := range all {
+		w = append(w, Thaw{t.Mount, t.Cause, t.State, t.FrozenFor.Seconds()})
 	}
 	return w
+}
+
+func toThaws(w []Thaw) []agent.Thaw {
+	var all []agent.Thaw
+	for _, t := range w {
+		all = append(all, agent.Thaw{Mount: t.Mount, Cause: t.Cause, State: t.State, FrozenFor: duration(t.Frozen)})
+	}
+	return all
+}
+
+func fromPhases(phases map[agent.Phase]time.Duration) map[string]float64 {
+	var w map[string]float64
+	for phase, took := range phases {
+		if w == nil {
+			w = map[string]float64{}
+		}
+		w[string(phase)] = took.Seconds()
+	}
+	return w
+}
+
+func toPhases(w map[string]float64) map[agent.Phase]time.Duration {
+	var phases map[agent.Phase]time.Duration
+	for phase, took := range w {
+		if phases == nil {
+			phases = map[agent.Phase]time.Duration{}
+		}
+		phases[agent.Phase(phase)] = duration(took)
+	}
+	return phases
 }
 
 // Domain is the report that the JSON form tells of.
@@ -87,15 +117,7 @@ func (w Report) Domain() agent.Report {
 			Unresolved: d.Unresolved, Took: duration(d.Seconds), Error: d.Error,
 		})
 	}
-	for _, t := range w.Thaws {
-		r.Thaws = append(r.Thaws, agent.Thaw{Mount: t.Mount, Cause: t.Cause, State: t.State, FrozenFor: duration(t.Frozen)})
-	}
-	for phase, took := range w.Seconds {
-		if r.Phases == nil {
-			r.Phases = map[agent.Phase]time.Duration{}
-		}
-		r.Phases[agent.Phase(phase)] = duration(took)
-	}
+	r.Thaws, r.Phases = toThaws(w.Thaws), toPhases(w.Seconds)
 	return r
 }
 

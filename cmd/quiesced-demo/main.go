@@ -17,7 +17,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
-	signal.Ignore(unix.SIGPIPE) // who reads may go away before everything is cleared away
+	// Who reads may go away before everything is cleared away. Ignoring the signal
+	// would be inherited by the daemon; catching it is not.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

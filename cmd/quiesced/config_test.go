@@ -62,6 +62,7 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"scalar for list", "disks: none\n", `q.yml:1: disks: wants a list, has "none" (str)`},
 		{"list for object", "listen: []\n", `q.yml:1: listen: wants keys and values, has a list`},
 		{"list for context", "cpi:\n  context: [a]\n", `q.yml:2: cpi.context: wants keys and values, has a list`},
+		{"context that is no JSON", "cpi:\n  context: {a: {1: 2}}\n", `q.yml: cpi.context.a: has no form in JSON`},
 		{"bare number for time", "budgets:\n  frozen: 30\n", `q.yml:2: budgets.frozen: wants a time such as 30s or 10m, has "30" (int)`},
 		{"time that is not positive", "budgets: {resume: 0s}\n", `q.yml:1: budgets.resume: 0s is not a positive time`},
 		{"no YAML", "a: [\n", `q.yml: yaml: line 1:`},

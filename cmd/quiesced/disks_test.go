@@ -114,6 +114,7 @@ func TestDeletionThatFailsCanBeRepeated(t *testing.T) {
 		t.Errorf("snapshots are %+v", all)
 	}
 	w.mustSay(w.run("delete-snapshots", "--yes"), exitFailed, "in use")
+	w.mustSay(w.run("delete-snapshots", "--yes", "--json"), exitFailed, `{"exception":{`, `"kind":"failed"`)
 	w.must(os.Remove(filepath.Join(w.dir, "broken")))
 	w.mustSay(w.run("delete-snapshot", "snap-1"), exitOK)
 	if all := w.snapshots(); len(all) != 0 {
@@ -156,6 +157,18 @@ func TestSecretsOfTheContextAreWrittenNowhere(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// What the daemon does with its own signals is not passed on: a CPI sees what a
+// director would give it.
+func TestNoSignalIsIgnoredInTheCPI(t *testing.T) {
+	w := newWorld(t)
+	w.script("grep SigIgn /proc/self/status >$dir/ignored\n" + answered("snap-1"))
+	w.start()
+	w.mustSay(w.run("take-snapshot"), exitOK)
+	if got := strings.Fields(mustRead(t, filepath.Join(w.dir, "ignored"))); len(got) != 2 || strings.Trim(got[1], "0") != "" {
+		t.Errorf("the CPI ignores signals: %q", got)
+	}
 }
 
 // A slow start of the CPI's interpreter is no part of the pause.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -141,6 +142,12 @@ func (d *document) free(n *yaml.Node, v reflect.Value, key string) {
 	}
 	if err := n.Decode(v.Addr().Interface()); err != nil {
 		d.fail(key, "%v", err)
+		return
+	}
+	for _, name := range v.MapKeys() {
+		if _, err := json.Marshal(v.MapIndex(name).Interface()); err != nil {
+			d.fail(key+"."+name.String(), "has no form in JSON: %v", err)
+		}
 	}
 }
 

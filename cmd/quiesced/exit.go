@@ -49,8 +49,9 @@ var outcomeCodes = map[agent.Outcome]int{
 	agent.OutcomeRefused:    exitRefused,
 }
 
-// exitCode prints the error that ended a verb, once, and is its exit code.
-func exitCode(err error, stderr io.Writer) int {
+// exitCode prints the error that ended a verb, once, and is its exit code. With
+// --json it is on stdout too, as the API's exception.
+func exitCode(err error, json bool, stdout, stderr io.Writer) int {
 	var ended outcomeError
 	if errors.As(err, &ended) {
 		return outcomeCodes[ended.outcome]
@@ -59,6 +60,9 @@ func exitCode(err error, stderr io.Writer) int {
 		return exitOK
 	}
 	_, _ = fmt.Fprintf(stderr, "quiesced: %v\n", err)
+	if json {
+		_, _ = fmt.Fprintf(stdout, "%s\n", api.Encode(nil, err))
+	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}

@@ -170,7 +170,34 @@ func TestStoppedDaemonThawsAndTheNextOneHasTheCID(t *testing.T) {
 	w.touch("go")
 	w.start()
 	w.eventually("the run is reported", func() bool { return len(w.runs()) == 1 })
-	if all := w.snapshots(); len(all) != 1 || all[0].CID != "snap-1" || all[0].Clean {
+	if all := w.snapshots(); len(all) != 1 || all[0].CID != "snap-1" || all[0].Clean || !strings.Contains(all[0].Note, "the daemon is stopping") {
+		t.Errorf("snapshots are %+v", all)
+	}
+	report := w.runs()[0]
+	if len(report.Thaws) != 1 || report.Thaws[0].Cause != "asked" || report.Seconds["frozen"] <= 0 || !report.Recovered {
+		t.Errorf("report is %+v", report)
+	}
+	w.mustBeGoing()
+}
+
+// What is known of a freeze that has ended outlives the daemon, too: a point in
+// time that was fixed in it makes the snapshot clean, whatever comes after.
+func TestKilledAfterTheFreezeKeepsWhatIsKnownOfIt(t *testing.T) {
+	w := newWorld(t, releasing(releasePattern))
+	w.script("touch $dir/called\necho \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" + answered("snap-1"))
+	w.start()
+	verb := w.begin("take-snapshot", "--id", "cut")
+	w.eventually("the run waits for the CPI alone", func() bool { return strings.Contains(w.run("status").out, "run cut snapshot") })
+	w.kill()
+	verb()
+	w.start()
+	w.touch("go")
+	w.eventually("the run is reported", func() bool { return len(w.runs()) == 1 })
+	report := w.runs()[0]
+	if report.Outcome != "failed" || !report.Clean || report.Reached != "freeze" || len(report.Thaws) != 1 || report.Seconds["frozen"] <= 0 {
+		t.Errorf("report is %+v", report)
+	}
+	if all := w.snapshots(); len(all) != 1 || all[0].CID != "snap-1" || !all[0].Clean {
 		t.Errorf("snapshots are %+v", all)
 	}
 	w.mustBeGoing()
@@ -238,7 +265,7 @@ func TestFullStateDirectory(t *testing.T) {
 	}
 	w.mustBeGoing()
 	all := w.snapshots()
-	if len(all) != 1 || (all[0].CID != "snap-1" && all[0].State != "unresolved") {
+	if len(all) != 1 || all[0].CID != "snap-1" {
 		t.Errorf("snapshots are %+v", all)
 	}
 	w.mustSay(w.run("take-snapshot"), exitRefused, "cannot record the run before it begins")

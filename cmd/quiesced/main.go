@@ -26,5 +26,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	return exitCode(cmd.ExecuteContext(ctx), stderr)
+	err := cmd.ExecuteContext(ctx)
+	json, _ := cmd.PersistentFlags().GetBool("json")
+	return exitCode(err, json, stdout, stderr)
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/quiesced/quiesced/agent/api"
@@ -54,18 +57,24 @@ func strict(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// socketPath is the flag, or else what the configuration says, or else the
-// default: a verb should work where the configuration cannot be read.
-func (g *globals) socketPath() string {
+// socketPath is the flag, or else what the configuration says. Only where no
+// configuration is named and none lies at its default place is it the default:
+// a verb must not talk to another daemon than the one that is meant.
+func (g *globals) socketPath() (string, error) {
 	if g.socket != "" {
-		return g.socket
+		return g.socket, nil
 	}
-	if c, err := loadConfig(g.config); err == nil {
-		return c.Listen.Socket
+	c, err := loadConfig(g.config)
+	if errors.Is(err, os.ErrNotExist) && g.config == defaultConfig {
+		return defaultSocket, nil
 	}
-	return defaultSocket
+	if err != nil {
+		return "", err
+	}
+	return c.Listen.Socket, nil
 }
 
-func (g *globals) client() api.Client {
-	return api.Client{Caller: httpapi.NewClient(g.socketPath())}
+func (g *globals) client() (api.Client, error) {
+	path, err := g.socketPath()
+	return api.Client{Caller: httpapi.NewClient(path)}, err
 }

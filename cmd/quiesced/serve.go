@@ -40,7 +40,9 @@ func serveVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more ends nothing
+			// A log that nobody reads any more ends nothing. Ignoring the signal would
+			// be inherited by every CPI; catching it is not.
+			signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 			held := &heldLog{out: g.err}
 			return serve(cmd.Context(), c, held, newLogger(c.Log, held))
 		},

@@ -37,21 +37,17 @@ func takeSnapshotVerb(g *globals) *cobra.Command {
 	f.BoolVar(&r.AllowDegrade, "allow-degrade", false, "report a lesser level than asked instead of failing")
 	f.BoolVar(&r.Wait, "wait", false, "wait for other work to end instead of being told that it is busy")
 	f.BoolVar(&dryRun, "dry-run", false, "show the plan and do nothing")
-	_ = cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(levelNames(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions([]string{"none", "sync", "freeze"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
-}
-
-func levelNames() []string {
-	var names []string
-	for _, l := range agent.Levels() {
-		names = append(names, string(l))
-	}
-	return names
 }
 
 // dryRun prints what a run would do.
 func (g *globals) dryRun(ctx context.Context, r agent.Request) error {
-	plan, err := g.client().Plan(ctx, r)
+	client, err := g.client()
+	if err != nil {
+		return err
+	}
+	plan, err := client.Plan(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -76,7 +72,10 @@ func (g *globals) dryRun(ctx context.Context, r agent.Request) error {
 // take begins a run, follows it, and prints its report. An interrupt cancels the
 // run and waits for its report all the same.
 func (g *globals) take(ctx context.Context, r agent.Request) error {
-	client := g.client()
+	client, err := g.client()
+	if err != nil {
+		return err
+	}
 	id, err := client.Take(ctx, r)
 	if err != nil {
 		return err
@@ -105,7 +104,7 @@ func (g *globals) cancel(client api.Client, id string) (wire.Report, error) {
 }
 
 // followEvery is how often a terminal is told of the run's phase.
-const followEvery = 100 * time.Millisecond
+const followEvery = 25 * time.Millisecond
 
 // follow prints each phase as it begins, for a person. The function that it
 // returns ends that.

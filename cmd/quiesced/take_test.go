@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -276,6 +277,12 @@ func TestVerbsWithoutADaemonSayWhereTheyLooked(t *testing.T) {
 	w := newWorld(t)
 	for _, verb := range []string{"status", "snapshots", "runs", "take-snapshot"} {
 		w.mustSay(w.run(verb), exitUnreachable, "no daemon answers on "+w.dir+"/run/q.sock")
+	}
+	for _, verb := range []string{"status", "thaw"} {
+		cmd := exec.Command(filepath.Join(binaries, "quiesced"), verb, "--config", w.dir+"/typo.yml")
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "typo.yml") {
+			t.Errorf("%s with a configuration that is not there: exit code %d\n%s", verb, cmd.ProcessState.ExitCode(), out)
+		}
 	}
 	w.mustSay(w.run("version"), exitOK, "quiesced, version")
 	w.mustSay(w.run("thaw"), exitOK, "0 filesystems")

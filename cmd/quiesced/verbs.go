@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -20,7 +21,11 @@ func snapshotsVerb(g *globals) *cobra.Command {
 		Short: "List the snapshots that this VM's daemon took",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := g.client().Snapshots(cmd.Context())
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.Snapshots(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -53,7 +58,11 @@ func deleteSnapshotVerb(g *globals) *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: g.completeCIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := g.client().Delete(cmd.Context(), args[0]); err != nil {
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Delete(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			return g.success(api.Deleted{CIDs: args}, "Deleted snapshot %s\n\nSucceeded\n", args[0])
@@ -63,7 +72,11 @@ func deleteSnapshotVerb(g *globals) *cobra.Command {
 
 // completeCIDs offers the catalogue to the shell.
 func (g *globals) completeCIDs(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	list, err := g.client().Snapshots(cmd.Context())
+	client, err := g.client()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	list, err := client.Snapshots(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
@@ -86,15 +99,21 @@ func deleteSnapshotsVerb(g *globals) *cobra.Command {
 			if !yes && !g.confirmed("Delete every snapshot of this instance?") {
 				return usageError{errors.New("nothing was deleted: not confirmed (--yes)")}
 			}
-			deleted, err := g.client().DeleteAll(cmd.Context())
+			client, err := g.client()
 			if err != nil {
 				return err
 			}
-			if g.json {
+			deleted, err := client.DeleteAll(cmd.Context())
+			if g.json && err == nil {
 				return g.document(api.Deleted{CIDs: deleted})
 			}
-			for _, cid := range deleted {
-				g.printf("Deleted snapshot %s\n", cid)
+			if !g.json {
+				for _, cid := range deleted {
+					g.printf("Deleted snapshot %s\n", cid)
+				}
+			}
+			if err != nil {
+				return err
 			}
 			g.count(len(deleted), "snapshot")
 			return nil
@@ -110,7 +129,11 @@ func runsVerb(g *globals) *cobra.Command {
 		Short: "List the runs that ended, newest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := g.client().Runs(cmd.Context())
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.Runs(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -138,7 +161,11 @@ func statusVerb(g *globals) *cobra.Command {
 		Short: "Show what the daemon is doing",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := g.client().Status(cmd.Context())
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -184,11 +211,18 @@ func thawVerb(g *globals) *cobra.Command {
 		Short: "Thaw whatever a daemon on this machine froze, be it alive or not",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() != 0 {
+				return &api.Error{Kind: api.KindForbidden, Message: "thaw needs root"}
+			}
 			binary, err := openGuard()
 			if err != nil {
 				return err
 			}
-			c := &Config{Listen: ListenConfig{Socket: g.socketPath()}}
+			socket, err := g.socketPath()
+			if err != nil {
+				return err
+			}
+			c := &Config{Listen: ListenConfig{Socket: socket}}
 			freezer := quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
 			left, err := freezer.Recover(cmd.Context(), true)
 			errs := []error{err}
