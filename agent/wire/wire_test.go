@@ -42,7 +42,7 @@ func full() agent.Record {
 			Metadata: map[string]string{"owner": "me", "empty": ""}, AllowDegrade: true, Wait: true, By: "uid 0",
 		},
 		Plan: agent.Plan{
-			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor",
+			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", CPIFreezes: true,
 			Disks: []quiesce.Disk{{CID: "vol-1", Mounts: []string{"/store", "/store2"}}, {CID: "vol-2", Mounts: []string{"/more"}}},
 			Filesystems: []quiesce.Filesystem{{
 				Superblock: quiesce.Superblock{Major: 254, Minor: 17}, Type: "btrfs", Path: "/store", MountID: 40,
@@ -57,6 +57,11 @@ func full() agent.Record {
 		},
 		Boot: "8e3a", Started: at(1, 123456789), Phase: agent.PhaseFreeze,
 		Calls: []agent.Call{{DiskCID: "vol-1", Dir: "/state/runs/run-1/0", Process: cpi.Process{PID: 4242, StartTime: 1<<63 + 1}}},
+		Freeze: &agent.FreezeEnd{
+			Broken: "deadline",
+			Thaws:  []agent.Thaw{{Mount: "/store", Cause: "deadline", State: "thawed", FrozenFor: 3 * time.Second}},
+			Phases: map[agent.Phase]time.Duration{agent.PhaseFrozen: 3 * time.Second},
+		},
 		Snapshots: []agent.Snapshot{{
 			CID: "snap-1", DiskCID: "vol-1", State: agent.SnapshotDeleting, Clean: true, Level: agent.LevelFreeze,
 			Trigger: agent.TriggerScheduled, RunID: "run-1", By: "uid 0", Created: at(2, 0), Note: "a note",

@@ -57,7 +57,8 @@ type task struct {
 
 // serve builds the daemon and runs it until ctx ends. Everything is constructed
 // here. What an earlier daemon left frozen comes first, for it needs nothing
-// else; then the journal, the runs that were cut off, and who may ask.
+// else; then the socket, which only one daemon can have, the journal, the runs
+// that were cut off, and who may ask.
 func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) error {
 	binary, err := openGuard()
 	if err != nil {
@@ -70,14 +71,6 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	}
 	m := metrics.New()
 	m.Process()
-	records, err := openJournal(c.StateDir, m, log)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = records.Close() }()
-	if err := emptyDir(c.callsDir()); err != nil {
-		return err
-	}
 	gid, err := httpapi.GroupID(c.Listen.Group)
 	if err != nil {
 		return err
@@ -87,6 +80,14 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		return err
 	}
 	defer func() { _ = socket.Close() }()
+	records, err := openJournal(c.StateDir, m, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = records.Close() }()
+	if err := emptyDir(c.callsDir()); err != nil {
+		return err
+	}
 
 	a := agent.New(agent.Parts{
 		Settings: c.settings(),
