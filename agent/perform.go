@@ -70,7 +70,7 @@ func (p *performer) noteProgress() {
 	if p.waiting == 0 {
 		return
 	}
-	p.record.Phase = PhaseSnapshot
+	p.enter(PhaseSnapshot)
 	if err := p.save(); err != nil {
 		p.agent.Log.Error("cannot record how far the run is", "run", p.run.ID(), "error", err)
 	}

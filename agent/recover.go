@@ -53,6 +53,7 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 		}
 		defer a.release()
 		cut := fmt.Errorf("the daemon ended while the run was in phase %q or later", r.Phase)
+		run.setPhase(PhaseSnapshot)
 		if p.collect() {
 			p.finish(cut, p.stuck(left))
 		}

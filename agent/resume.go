@@ -14,7 +14,9 @@ import (
 // CPI processes that were never told to go on. It has a deadline of its own,
 // which no cancellation shortens.
 func (p *performer) resume() error {
-	p.run.setPhase(PhaseResume)
+	if p.guard != nil {
+		p.run.setPhase(PhaseResume)
+	}
 	defer p.timed(PhaseResume, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
@@ -59,9 +61,6 @@ func (p *performer) thaw(ctx context.Context) error {
 // every answer. It returns false when the daemon stops meanwhile: the record
 // stays without a report, and the next daemon goes on from it.
 func (p *performer) collect() bool {
-	if p.waiting > 0 {
-		p.run.setPhase(PhaseSnapshot)
-	}
 	budget := time.NewTimer(p.agent.Settings.Budgets.Snapshot - time.Since(p.firstSent()))
 	defer budget.Stop()
 	overran := false
