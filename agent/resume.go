@@ -120,7 +120,7 @@ func (p *performer) firstSent() time.Time {
 // printed until then still counts.
 func (p *performer) overrun() {
 	for _, c := range p.calls {
-		if !c.sent.IsZero() && c.process != nil {
+		if !c.sent.IsZero() && !c.over && c.process != nil {
 			c.overran = true
 			c.process.Kill(killGrace)
 		}

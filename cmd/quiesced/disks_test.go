@@ -83,6 +83,22 @@ echo '{"result":null,"error":{"type":"Bosh::Clouds::CloudError","message":"quota
 	w.mustSay(w.run("take-snapshot", "--disk", "disk-2", "--disk", "disk-2"), exitRefused, `disk "disk-2" is named twice`)
 }
 
+func TestOnlyTheDiskWhoseCPIOverranIsSaidToHave(t *testing.T) {
+	w := newWorld(t)
+	w.script(`case "$request" in *'["disk-2",'*) sleep 60;; esac
+echo '{"result":null,"error":{"type":"Bosh::Clouds::CloudError","message":"quota","ok_to_retry":false},"log":""}'` + "\n")
+	w.secondDisk("ext4", 32<<20)
+	text := mustRead(t, w.config) + "budgets: {snapshot: 1s}\n"
+	w.must(os.WriteFile(w.config, []byte(text), 0o600))
+	w.start()
+	r, report := w.take()
+	w.mustSay(r, exitFailed, "quota", "budgets.snapshot (1s)")
+	if n := strings.Count(report.Error, "took longer"); n != 1 || len(report.Disks) != 2 || report.Disks[0].Unresolved || !report.Disks[1].Unresolved {
+		t.Errorf("report is %+v", report)
+	}
+	w.mustBeGoing()
+}
+
 func TestFreezeOfSomebodyElseIsLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	w.script("touch $dir/called\n" + answered("snap-1"))
