@@ -120,7 +120,12 @@ func (p *performer) firstSent() time.Time {
 // printed until then still counts.
 func (p *performer) overrun() {
 	for _, c := range p.calls {
-		if !c.sent.IsZero() && !c.over && c.process != nil {
+		if c.process == nil || c.sent.IsZero() {
+			continue
+		}
+		select {
+		case <-c.process.Done(): // in time, if not taken note of yet
+		default:
 			c.overran = true
 			c.process.Kill(killGrace)
 		}
