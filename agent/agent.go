@@ -180,11 +180,18 @@ func (a *Agent) start(r Request) (*Run, error) {
 		return nil, err
 	}
 	a.keep(run)
-	a.jobs.Go(func() {
-		defer a.release()
-		p.perform()
-	})
+	a.jobs.Go(func() { a.conduct(p) })
 	return run, nil
+}
+
+// conduct performs a run that holds the VM. Whoever learns that it has ended
+// finds the VM free.
+func (a *Agent) conduct(p *performer) {
+	report, ended := p.perform()
+	a.release()
+	if ended {
+		p.publish(report)
+	}
 }
 
 // queue begins a run when the work that holds the VM has ended.
@@ -197,13 +204,13 @@ func (a *Agent) queue(r Request) *Run {
 			a.conclude(run, Report{Outcome: OutcomeCancelled, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
 			return
 		}
-		defer a.release()
 		p, err := a.begin(run)
 		if err != nil {
+			a.release()
 			a.conclude(run, Report{Outcome: OutcomeRefused, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
 			return
 		}
-		p.perform()
+		a.conduct(p)
 	})
 	return run
 }

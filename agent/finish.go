@@ -8,8 +8,8 @@ import (
 	"github.com/quiesced/quiesced/cpi"
 )
 
-// finish decides what the run came to, makes it durable and publishes it.
-func (p *performer) finish(err, resumed error) {
+// finish decides what the run came to and makes it durable.
+func (p *performer) finish(err, resumed error) Report {
 	p.run.setPhase(PhaseRecord)
 	p.rejectRepeated()
 	report := p.report(err, resumed)
@@ -21,6 +21,11 @@ func (p *performer) finish(err, resumed error) {
 	} else if !unresolved(report) {
 		p.discard()
 	}
+	return report
+}
+
+// publish tells everybody that the run has ended.
+func (p *performer) publish(report Report) {
 	p.agent.Observer.RunEnded(report)
 	p.run.end(report)
 	p.agent.Log.Info("run ended", "run", report.ID, "outcome", report.Outcome, "clean", report.Clean, "error", report.Error)

@@ -52,16 +52,18 @@ type call struct {
 	err      error
 }
 
-// perform carries the plan out, resumes whatever happened, and reports.
-func (p *performer) perform() {
+// perform carries the plan out, resumes whatever happened, and reports. There is
+// no report when the daemon stops before the CPI has answered.
+func (p *performer) perform() (report Report, ended bool) {
 	p.phases = map[Phase]time.Duration{}
 	err := p.rest(p.run.ctx)
 	resumed := p.resume()
 	p.run.setResumed(resumed)
 	p.noteProgress()
-	if p.collect() {
-		p.finish(cmp.Or(err, p.cancelled), resumed)
+	if !p.collect() {
+		return Report{}, false
 	}
+	return p.finish(cmp.Or(err, p.cancelled), resumed), true
 }
 
 // noteProgress makes durable how the freeze ended, where the CPI is still at work:

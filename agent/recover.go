@@ -51,12 +51,15 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 		if a.await(a.lifetime, "run "+run.ID(), run) != nil {
 			return
 		}
-		defer a.release()
 		cut := fmt.Errorf("the daemon ended while the run was in phase %q or later", r.Phase)
 		run.setPhase(PhaseSnapshot)
-		if p.collect() {
-			p.finish(cut, p.stuck(left))
+		if !p.collect() {
+			a.release()
+			return
 		}
+		report := p.finish(cut, p.stuck(left))
+		a.release()
+		p.publish(report)
 	})
 }
 
