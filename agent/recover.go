@@ -116,9 +116,6 @@ func (a *Agent) noteStuck(left []guard.Recovered) {
 		}
 		a.Log.Warn("found the record of a freeze", "run", r.RunID, "now", r.Recovery, "cause", r.Result.Cause)
 	}
-	if len(a.stuck) == 0 {
-		a.hold(false)
-	}
 }
 
 // addStuck remembers what a run could not thaw, for Run to try again.

@@ -12,7 +12,8 @@ import (
 
 // resume undoes all that was done or intended: it thaws first, then ends the
 // CPI processes that were never told to go on. It has a deadline of its own,
-// which no cancellation shortens.
+// which no cancellation shortens. The log goes on even where something is stuck:
+// whoever is to help reads it, and no logger waits for its being written.
 func (p *performer) resume() error {
 	if p.guard != nil {
 		p.run.setPhase(PhaseResume)
@@ -21,9 +22,7 @@ func (p *performer) resume() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
 	err := p.thaw(ctx)
-	if err == nil {
-		p.agent.hold(false)
-	}
+	p.agent.hold(false)
 	for _, c := range p.calls {
 		if c.sent.IsZero() {
 			c.process.Abort()

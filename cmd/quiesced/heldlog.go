@@ -6,54 +6,109 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 )
 
-// maxHeld bounds the log of one frozen window, in bytes.
-const maxHeld = 64 << 10
+// maxHeld bounds the log that waits to be written, in bytes.
+const maxHeld = 256 << 10
 
-// heldLog is where the log goes. While something is frozen it keeps what is
-// written in memory: whoever reads the log may write it to a disk that is frozen,
-// and the daemon would wait for itself. It implements agent.Holder.
+// flushPatience is how long the end of the program waits for who reads the log.
+const flushPatience = time.Second
+
+// heldLog is where the log goes. Nobody who logs waits for it to be written: a
+// goroutine of its own does that, for whoever reads the log may have stopped
+// reading. While something is frozen nothing is written at all, since the
+// reader may write to a disk that is frozen. It implements agent.Holder.
 type heldLog struct {
 	out io.Writer
 
 	mu      sync.Mutex
+	changed *sync.Cond   // of any field below; its lock is mu
 	holding bool         // guarded by mu
-	held    bytes.Buffer // guarded by mu
+	waiting bytes.Buffer // guarded by mu: not longer than maxHeld
+	writing bool         // guarded by mu: what was waiting is on its way out
 	lost    int          // guarded by mu: records that did not fit
 }
 
-// Write writes one record, or keeps it.
+func newHeldLog(out io.Writer) *heldLog {
+	l := &heldLog{out: out}
+	l.changed = sync.NewCond(&l.mu)
+	go l.writeOn()
+	return l
+}
+
+// Write takes one record. It never blocks.
 func (l *heldLog) Write(record []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case !l.holding:
-		return l.out.Write(record)
-	case l.held.Len()+len(record) > maxHeld:
+	if l.waiting.Len()+len(record) > maxHeld {
 		l.lost++
-	default:
-		l.held.Write(record)
+		return len(record), nil
 	}
+	l.waiting.Write(record)
+	l.changed.Broadcast()
 	return len(record), nil
 }
 
-// Hold keeps what is written from now on.
+// Hold keeps what is written from now on, and returns when nothing is on its way
+// out any more, or nobody takes it.
 func (l *heldLog) Hold() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.holding = true
+	l.mu.Unlock()
+	l.await(flushPatience, func() bool { return !l.writing })
 }
 
-// Release writes what was kept.
+// Release lets what was kept be written.
 func (l *heldLog) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holding = false
-	_, _ = l.held.WriteTo(l.out)
-	if l.lost > 0 {
-		_, _ = fmt.Fprintf(l.out, "%d log records of the frozen window did not fit into memory\n", l.lost)
-		l.lost = 0
+	l.changed.Broadcast()
+}
+
+// Flush waits until everything is written, if somebody takes it.
+func (l *heldLog) Flush() {
+	l.Release()
+	l.await(flushPatience, func() bool { return l.waiting.Len() == 0 && !l.writing })
+}
+
+// await waits until done, which is asked with mu held, or the time is over.
+func (l *heldLog) await(limit time.Duration, done func() bool) {
+	over := false
+	defer time.AfterFunc(limit, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		over = true
+		l.changed.Broadcast()
+	}).Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !done() && !over {
+		l.changed.Wait()
+	}
+}
+
+// writeOn writes what waits, for as long as the program lives.
+func (l *heldLog) writeOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		for l.holding || l.waiting.Len() == 0 {
+			l.changed.Wait()
+		}
+		text := bytes.Clone(l.waiting.Bytes())
+		l.waiting.Reset()
+		if l.lost > 0 {
+			text = fmt.Appendf(text, "%d log records were lost: nothing could be written for too long\n", l.lost)
+			l.lost = 0
+		}
+		l.writing = true
+		l.mu.Unlock()
+		_, _ = l.out.Write(text)
+		l.mu.Lock()
+		l.writing = false
+		l.changed.Broadcast()
 	}
 }
 

@@ -43,7 +43,8 @@ func serveVerb(g *globals) *cobra.Command {
 			// A log that nobody reads any more ends nothing. Ignoring the signal would
 			// be inherited by every CPI; catching it is not.
 			signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-			held := &heldLog{out: g.err}
+			held := newHeldLog(g.err)
+			defer held.Flush()
 			return serve(cmd.Context(), c, held, newLogger(c.Log, held))
 		},
 	}
