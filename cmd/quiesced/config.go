@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -141,6 +143,9 @@ func parseConfig(path string, text []byte) (*Config, error) {
 // the machine.
 func (c *Config) check(d *document) {
 	d.absolute("state_dir", c.StateDir)
+	if filepath.Clean(c.StateDir) == "/" {
+		d.fail("state_dir", "needs a directory of its own")
+	}
 	if err := httpapi.CheckSocketPath(c.Listen.Socket); err != nil {
 		d.fail("listen.socket", "%v", err)
 	}
@@ -148,7 +153,11 @@ func (c *Config) check(d *document) {
 		d.fail("listen.group", "%v", err)
 	}
 	if c.Listen.Metrics != "" {
-		if _, _, err := net.SplitHostPort(c.Listen.Metrics); err != nil {
+		_, port, err := net.SplitHostPort(c.Listen.Metrics)
+		if err == nil {
+			_, err = net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
+		}
+		if err != nil {
 			d.fail("listen.metrics", "%v", err)
 		}
 	}
@@ -240,6 +249,12 @@ func (c *Config) checkNATS(d *document) {
 	}
 	if strings.ContainsAny(c.Instance.AgentID, ".*> \t") {
 		d.fail("instance.agent_id", "%q is not one token of a subject", c.Instance.AgentID)
+	}
+	for i, one := range n.URLs {
+		u, err := url.Parse(one)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls"}, u.Scheme) {
+			d.fail(fmt.Sprintf("nats.urls[%d]", i), "%q is no address such as nats://10.0.0.6:4222", one)
+		}
 	}
 	if (n.Cert == "") != (n.Key == "") {
 		d.fail("nats.cert", "certificate and key (nats.key) go together")
