@@ -79,7 +79,7 @@ type DiskResult struct {
 type Thaw struct {
 	Mount     string
 	Cause     string // asked, deadline, daemon died, …
-	State     string // thawed, lost, stuck
+	State     string // thawed; unconfirmed where no canary saw it; lost to somebody else; or what is stuck
 	FrozenFor time.Duration
 }
 

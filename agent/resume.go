@@ -149,7 +149,7 @@ func (p *performer) howBroken(held guard.Result, cause error) string {
 	switch {
 	case held.Cause == guard.CauseAsked && p.allInWindow() && held.Unbroken():
 		return ""
-	case held.Cause == guard.CauseAsked && p.allInWindow():
+	case held.Cause == guard.CauseForeign, held.Cause == guard.CauseAsked && p.allInWindow():
 		return "somebody else thawed a filesystem while the CPI was taking the snapshot"
 	case held.Cause == guard.CauseAsked && cause != nil:
 		return fmt.Sprintf("the freeze ended before the point in time was fixed (%s)", cause)
@@ -196,9 +196,11 @@ func thaws(held guard.Result) []Thaw {
 		if f.FrozenAt.IsZero() {
 			continue
 		}
-		all = append(all, Thaw{
-			Mount: f.Path, Cause: held.Cause.String(), State: f.State.String(), FrozenFor: f.HeldFor,
-		})
+		state := f.State.String()
+		if f.State == guard.StateThawed && !f.Confirmed {
+			state = "thawed, unconfirmed"
+		}
+		all = append(all, Thaw{Mount: f.Path, Cause: held.Cause.String(), State: state, FrozenFor: f.HeldFor})
 	}
 	return all
 }

@@ -19,6 +19,7 @@ type cells struct {
 type cell struct {
 	status                  *atomic.Uint64 // state, errno << 32
 	began, frozenAt, thawAt *atomic.Uint64
+	wokenAt                 *atomic.Uint64 // written by the canary
 }
 
 // mapState maps the state file open as fd and parses its descriptor section.
@@ -54,7 +55,7 @@ func (c cells) cause() Cause { return Cause(c.word(16).Load()) }
 
 func (c cells) filesystem(i int) cell {
 	off := blockSize * (1 + i)
-	return cell{status: c.word(off), began: c.word(off + 8), frozenAt: c.word(off + 16), thawAt: c.word(off + 24)}
+	return cell{status: c.word(off), began: c.word(off + 8), frozenAt: c.word(off + 16), thawAt: c.word(off + 24), wokenAt: c.word(off + 32)}
 }
 
 func (c cell) set(s State, errno syscall.Errno) {

@@ -7,6 +7,10 @@
 //     deadline, when the guard's pipe ends, when no byte came through the pipe
 //     for the heartbeat limit, and on every signal that can be caught. The
 //     deadline is measured on CLOCK_BOOTTIME from before the first FIFREEZE.
+//   - A thaw by somebody else is noticed within milliseconds: the canary, a
+//     process beside the guard, waits on the freeze in the kernel and wakes.
+//     The guard then thaws the others and issues no FITHAW there: what is
+//     frozen after that is not ours.
 //   - One freeze gets one thaw that counts. FITHAW while a FIFREEZE is under
 //     way answers EINVAL and the freeze then completes without an owner, so the
 //     guard thaws a filesystem once the FIFREEZE has returned; whoever takes
@@ -45,8 +49,13 @@
 //	failed [TEXT] could not start, freeze or thaw; the last answer
 //
 // Descriptor 3 is the state file, 4 the guard's own executable, through which
-// it was run. The exit status is 0 after "thawed", 1 after "failed", 2 for a
+// it was run, 5 an eventfd that the canary opens when it woke. The exit status is 0 after "thawed", 1 after "failed", 2 for a
 // broken protocol, 3 for a state file that cannot be used.
+//
+// Run as "quiesced-guard canary", with descriptors 3, 4 and 5 as above, it is
+// the canary. It answers "ready" or "failed TEXT", goes to wait on each
+// filesystem once its cell says frozen, and ends when descriptor 0 has ended
+// and nothing is frozen. It waits in rmdir of a name that is too long to exist.
 //
 // Run as "quiesced-guard thaw", with descriptor 3 as above, it thaws what a
 // dead guard left and ends; "quiesced-guard thaw held" does so while the
@@ -82,9 +91,9 @@
 //
 //	0  state, with errno << 32
 //	8  when FIFREEZE was issued      16 when it had returned
-//	24 when FITHAW had returned
+//	24 when FITHAW had returned      32 when the canary woke
 //
 // Times are CLOCK_BOOTTIME in ns, 0 when it has not happened. The guard writes
-// the cells; after its death the "thaw" run does. A recovery holds an flock on
+// the cells; after its death the "thaw" run does. The last word is the canary's. A recovery holds an flock on
 // the file; the guard holds none.
 package guard

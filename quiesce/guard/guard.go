@@ -26,6 +26,7 @@ type Guard struct {
 	commands *os.File // the guard takes its end for our death
 	pidfd    *os.File
 	process  Process
+	canary   *canary // nil if there is none
 
 	replies chan reply
 	end     *sync.Once    // closes done
@@ -146,6 +147,10 @@ func (g *Guard) Thaw(ctx context.Context) (Result, error) {
 	}
 	if err == nil {
 		g.settled = true
+		g.canary.release()
+		if seen, err := g.state.read(); err == nil { // what the canary saw is in it now
+			g.result = seen.result()
+		}
 		g.release()
 	}
 	return g.result, err

@@ -38,6 +38,15 @@ func (p *program) thawLeft(guardHeld bool) int {
 // mounted again, while the superblock, frozen, is the same.
 func (m *mount) recover(gone func() bool) {
 	state := m.cell.state()
+	if woken := m.cell.wokenAt.Load(); woken != 0 && state == StateThawing {
+		m.cell.thawAt.Store(woken) // the guard died between its FITHAW and the record of it
+		m.cell.set(StateThawed, 0)
+		return
+	}
+	if m.lost() {
+		m.cell.set(StateLost, 0)
+		return
+	}
 	fd, err := m.open(false)
 	if err != nil {
 		m.cell.set(state, toErrno(err))
@@ -48,8 +57,7 @@ func (m *mount) recover(gone func() bool) {
 		m.recoverIntended(gone)
 		return
 	}
-	m.cell.set(StateThawing, 0)
-	m.conclude(m.fithaw())
+	m.thawOurs()
 }
 
 // recoverIntended thaws m when it is not known whether the killed guard's

@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -17,7 +18,8 @@ const (
 	answersFD  = 1
 	stateFD    = 3
 	binaryFD   = 4
-	pidfdFD    = 5
+	pidfdFD    = 5 // of a "thaw held" run
+	wokenFD    = 5 // of a guard and its canary
 )
 
 // Exit statuses.
@@ -43,8 +45,11 @@ func Main() int {
 		answer("failed cannot create an eventfd: " + err.Error())
 		return exitFailed
 	}
-	if len(os.Args) > 1 && os.Args[1] == "thaw" {
-		return p.thawLeft(len(os.Args) > 2)
+	switch mode := strings.Join(os.Args[1:], " "); mode {
+	case "canary":
+		return p.runCanary()
+	case "thaw", "thaw held":
+		return p.thawLeft(mode == "thaw held")
 	}
 	return p.run()
 }
@@ -92,6 +97,7 @@ func (p *program) openTimer() (err error) {
 	p.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	p.poll[0] = unix.PollFd{Fd: int32(p.timer), Events: unix.POLLIN}
 	p.poll[1] = unix.PollFd{Fd: commandsFD, Events: unix.POLLIN}
+	p.poll[2] = unix.PollFd{Fd: wokenFD, Events: unix.POLLIN}
 	return err
 }
 

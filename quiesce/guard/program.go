@@ -2,6 +2,7 @@ package guard
 
 import (
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,7 @@ type program struct {
 
 	// Only the holder of the baton uses these.
 	timer    int
-	poll     [2]unix.PollFd // timer, commands
+	poll     [3]unix.PollFd // timer, commands, the canary
 	lastByte uint64         // CLOCK_MONOTONIC, ns
 	watching bool           // from 'f' on: heartbeats are due
 
@@ -107,6 +108,13 @@ func (p *program) wait() event {
 		}
 		if p.poll[0].Revents != 0 {
 			return event{cause: CauseDeadline}
+		}
+		if p.poll[2].Revents != 0 {
+			gate(wokenFD).pass()
+			if slices.ContainsFunc(p.mounts, (*mount).lost) {
+				return event{cause: CauseForeign}
+			}
+			continue
 		}
 		if p.poll[1].Revents != 0 {
 			if e, ok := p.read(); ok {

@@ -55,7 +55,7 @@ const (
 	StateThawing               // FITHAW is, or is about to be, under way
 	StateThawed                // FITHAW succeeded
 	StateFailed                // could not be opened, checked or frozen: errno
-	StateLost                  // FITHAW answered EINVAL: somebody else thawed it
+	StateLost                  // somebody else thawed it: the canary woke, or FITHAW answered EINVAL
 	stateEnd
 )
 
@@ -86,6 +86,7 @@ const (
 	CauseFailed                 // a filesystem could not be frozen
 	CauseProtocol               // the parent broke the protocol
 	CauseRecovered              // not the guard: a recovery thawed
+	CauseForeign                // somebody else thawed one of the filesystems
 	causeEnd
 )
 
@@ -99,7 +100,7 @@ func Causes() []Cause {
 }
 
 func (c Cause) String() string {
-	names := [...]string{"none", "asked", "deadline", "pipe", "heartbeat", "signal", "failed", "protocol", "recovered"}
+	names := [...]string{"none", "asked", "deadline", "pipe", "heartbeat", "signal", "failed", "protocol", "recovered", "foreign"}
 	if int(c) < len(names) {
 		return names[c]
 	}
@@ -128,6 +129,7 @@ type Cell struct {
 	BeganAt  time.Duration
 	FrozenAt time.Duration
 	ThawedAt time.Duration
+	WokenAt  time.Duration // when the canary saw the thaw
 }
 
 // owed says whether any filesystem may still need a thaw of ours.
@@ -329,7 +331,7 @@ func (r *Record) parseCells(b []byte) error {
 	for i := range r.Filesystems {
 		b = b[blockSize:]
 		state, errno := uint32(ne.Uint64(b)), uint32(ne.Uint64(b)>>32)
-		if state >= uint32(stateEnd) || !zero(b[32:blockSize]) {
+		if state >= uint32(stateEnd) || !zero(b[40:blockSize]) {
 			return fmt.Errorf("cell of filesystem %d is malformed", i)
 		}
 		r.Cells = append(r.Cells, Cell{
@@ -338,6 +340,7 @@ func (r *Record) parseCells(b []byte) error {
 			BeganAt:  time.Duration(ne.Uint64(b[8:])),
 			FrozenAt: time.Duration(ne.Uint64(b[16:])),
 			ThawedAt: time.Duration(ne.Uint64(b[24:])),
+			WokenAt:  time.Duration(ne.Uint64(b[32:])),
 		})
 	}
 	return nil

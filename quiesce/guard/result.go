@@ -25,6 +25,11 @@ type Outcome struct {
 	// waited: FIFREEZE stops writers first and then writes out.
 	FrozenFor time.Duration
 	HeldFor   time.Duration
+
+	// Confirmed says that the canary, which waited on the freeze, woke at the
+	// thaw. Without it there is FITHAW's word alone: there was no canary, or
+	// something else (device-mapper) holds the filesystem frozen as well.
+	Confirmed bool
 }
 
 // Unbroken says whether every filesystem was frozen and thawed by us.
@@ -49,7 +54,7 @@ func (r *Record) result() Result {
 	res := Result{Cause: r.Cause}
 	for i, c := range r.Cells {
 		o := Outcome{Path: r.Filesystems[i].Path, State: c.State, Errno: c.Errno,
-			FrozenAt: wall(c.FrozenAt), ThawedAt: wall(c.ThawedAt)}
+			FrozenAt: wall(c.FrozenAt), ThawedAt: wall(c.ThawedAt), Confirmed: c.WokenAt != 0}
 		if c.ThawedAt != 0 && c.FrozenAt != 0 {
 			o.FrozenFor = c.ThawedAt - c.FrozenAt
 		}

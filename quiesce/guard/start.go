@@ -59,21 +59,41 @@ func start(ctx context.Context, b *Binary, filesystems []Filesystem, o Options) 
 	if err != nil {
 		return nil, err
 	}
-	g, err := launch(b, state)
+	g, err := launchWithCanary(ctx, b, state)
 	if err == nil {
 		if err = g.await(ctx, "open", saysReady); err == nil {
 			return g, nil
 		}
 		g.retire(0)
 		g.commands.Close()
+		g.canary.release()
 	}
 	err = errors.Join(err, state.remove())
 	state.close()
 	return nil, err
 }
 
+// launchWithCanary starts the guard's process and the canary's beside it. A guard
+// without a canary warns: it takes FITHAW's word for who thawed.
+func launchWithCanary(ctx context.Context, b *Binary, state *stateFile) (*Guard, error) {
+	fd, err := newGate()
+	if err != nil {
+		return nil, err
+	}
+	woken := os.NewFile(uintptr(fd), "eventfd")
+	defer woken.Close()
+	g, err := launch(b, state, woken)
+	if err != nil {
+		return nil, err
+	}
+	if g.canary, err = startCanary(ctx, b, state.file, woken); err != nil {
+		g.heard(reply{saysWarning, "no canary: " + err.Error()})
+	}
+	return g, nil
+}
+
 // launch starts the guard's process.
-func launch(b *Binary, state *stateFile) (*Guard, error) {
+func launch(b *Binary, state *stateFile, woken *os.File) (*Guard, error) {
 	stdin, commands, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -86,7 +106,7 @@ func launch(b *Binary, state *stateFile) (*Guard, error) {
 	}
 	defer stdout.Close()
 	pidfd := -1
-	cmd := b.command(state.file, nil)
+	cmd := b.command(state.file, nil, woken)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stdout
 	cmd.SysProcAttr.PidFD = &pidfd
 	if err := cmd.Start(); err != nil {

@@ -182,11 +182,25 @@ func (m *mount) thaw() {
 	for !m.settled.Load() {
 		pause(1)
 	}
-	if m.cell.state() != StateFrozen {
+	if m.cell.state() == StateFrozen {
+		m.thawOurs()
+	}
+}
+
+// thawOurs thaws a freeze of ours that has completed, unless somebody else has:
+// what is frozen now, if anything, is theirs.
+func (m *mount) thawOurs() {
+	if m.lost() {
+		m.cell.set(StateLost, 0)
 		return
 	}
 	m.cell.set(StateThawing, 0)
 	m.conclude(m.fithaw())
+}
+
+// lost says whether the canary woke from a freeze that we have not ended.
+func (m *mount) lost() bool {
+	return m.cell.state() == StateFrozen && m.cell.wokenAt.Load() != 0
 }
 
 // fithaw issues the FITHAW. When the filesystem itself fails to thaw (EIO) it
