@@ -121,7 +121,7 @@ func (w *world) isGuard(pid int) bool {
 		return false
 	}
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.Contains(string(command), "guard")
+	return err == nil && strings.HasPrefix(string(command), "quiesced-guard\x00") && !strings.Contains(string(command), "canary")
 }
 
 func TestDeadlineThawsOnTimeAndKeepsTheCID(t *testing.T) {

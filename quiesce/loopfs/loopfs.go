@@ -90,8 +90,9 @@ func (f *FS) Close() error {
 }
 
 // ThawAfter starts a process that thaws whatever is frozen at a mount point
-// after some seconds, whatever becomes of the caller. The function that it
-// returns ends that process. Nothing should be frozen without one.
+// after some seconds, whatever becomes of the caller. Nothing should be frozen
+// without one. The function that it returns ends that process, and thaws what a
+// failed test may have left: nothing would after that.
 func ThawAfter(mount string, after time.Duration) (stop func(), err error) {
 	script := `sleep "$1"; fsfreeze -u "$2" 2>/dev/null`
 	cmd := exec.Command("sh", "-c", script, "sh", strconv.FormatFloat(after.Seconds(), 'f', 1, 64), mount)
@@ -102,6 +103,7 @@ func ThawAfter(mount string, after time.Duration) (stop func(), err error) {
 	return func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
+		_ = execute("fsfreeze", "-u", mount)
 	}, nil
 }
 
