@@ -33,7 +33,7 @@ func (w *world) secondDisk(fstype string, size int64) string {
 // perDisk answers with a CID made of the disk's, and keeps the test waiting for
 // disk-2 until the file "go" is there.
 const perDisk = `case "$request" in
-*'["disk-2",'*) disk=disk-2; touch $dir/called; until [ -e $dir/go ]; do sleep 0.02; done;;
+*'["disk-2",'*) disk=disk-2; touch $dir/called; until [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done;;
 *) disk=disk-1;;
 esac
 `

@@ -184,7 +184,7 @@ func TestStoppedDaemonThawsAndTheNextOneHasTheCID(t *testing.T) {
 // time that was fixed in it makes the snapshot clean, whatever comes after.
 func TestKilledAfterTheFreezeKeepsWhatIsKnownOfIt(t *testing.T) {
 	w := newWorld(t, releasing(releasePattern))
-	w.script("touch $dir/called\necho \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" + answered("snap-1"))
+	w.script("touch $dir/called\necho \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nuntil [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n" + answered("snap-1"))
 	w.start()
 	verb := w.begin("take-snapshot", "--id", "cut")
 	w.eventually("the run waits for the CPI alone", func() bool { return strings.Contains(w.run("status").out, "run cut snapshot") })

@@ -19,8 +19,8 @@ func releasing(line string) func(string) string {
 // application waiting, and its snapshot is clean.
 func TestFreezeEndsAtThePointInTime(t *testing.T) {
 	for _, tt := range []struct{ name, script string }{
-		{"as a line of stderr says", "touch $dir/called\necho \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" + answered("snap-1")},
-		{"as its answer is there", "touch $dir/called\n" + answered("snap-1") + "until [ -e $dir/go ]; do sleep 0.02; done\n"},
+		{"as a line of stderr says", "touch $dir/called\necho \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nuntil [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n" + answered("snap-1")},
+		{"as its answer is there", "touch $dir/called\n" + answered("snap-1") + "until [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, releasing(releasePattern))

@@ -80,7 +80,7 @@ func TestSameIDNeverMakesASecondSnapshot(t *testing.T) {
 
 func TestSecondRequestIsToldWhatIsRunningOrWaits(t *testing.T) {
 	w := newWorld(t)
-	w.script("cid=snap-$$\ntouch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" +
+	w.script("cid=snap-$$\ntouch $dir/called\nuntil [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n" +
 		`printf '{"result":"%s","error":null,"log":""}\n' $cid` + "\n")
 	w.start()
 	first := w.begin("take-snapshot", "--id", "holds")

@@ -166,7 +166,7 @@ func answered(cid string) string {
 // paused tells the test that it was called, by the file "called", and answers
 // when the file "go" is there.
 func paused(cid string) string {
-	return "touch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" + answered(cid)
+	return "touch $dir/called\nuntil [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n" + answered(cid)
 }
 
 // start starts the daemon and waits until it answers.

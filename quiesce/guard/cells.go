@@ -53,6 +53,17 @@ func (c cells) setCause(cause Cause) { c.word(16).Store(uint64(cause)) }
 
 func (c cells) cause() Cause { return Cause(c.word(16).Load()) }
 
+// setExpedited notes whether RCU is expedited by us.
+func (c cells) setExpedited(on bool) {
+	var word uint64
+	if on {
+		word = 1
+	}
+	c.word(24).Store(word)
+}
+
+func (c cells) expedited() bool { return c.word(24).Load() != 0 }
+
 func (c cells) filesystem(i int) cell {
 	off := blockSize * (1 + i)
 	return cell{status: c.word(off), began: c.word(off + 8), frozenAt: c.word(off + 16), thawAt: c.word(off + 24), wokenAt: c.word(off + 32)}

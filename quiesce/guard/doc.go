@@ -22,6 +22,9 @@
 //   - A freeze of ours is on record, in the state file, from before the
 //     FIFREEZE until after the FITHAW. [Recover] thaws what is on record and
 //     needs nothing else.
+//   - RCU is expedited from before the first FIFREEZE until the last has
+//     returned, if it was not, and is as it was after that; a recovery sees to
+//     it where the guard died. It makes FIFREEZE wait for a tenth of the time.
 //   - The guard writes to no disk and logs nothing. After "ready" it starts no
 //     thread, and its memory stays locked as it is touched.
 //
@@ -86,6 +89,7 @@
 //
 //	0  pid, 0 until the guard runs   8  start time in clock ticks
 //	16 cause of the thaw, 0 until it begins
+//	24 1 while /sys/kernel/rcu_expedited is 1 because of us
 //
 // then one block per filesystem, in the order of the descriptor section:
 //

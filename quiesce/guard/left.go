@@ -16,6 +16,7 @@ func (p *program) thawLeft(guardHeld bool) int {
 	if p.cells.cause() == CauseNone {
 		p.cells.setCause(CauseRecovered)
 	}
+	p.relax()
 	left := 0
 	for _, rank := range slices.Backward(p.ranks) {
 		started := 0

@@ -24,6 +24,7 @@ type program struct {
 
 	baton  gate // lets one of the crew wait for the next event
 	caught chan os.Signal
+	rcu    rcu
 	over   gate // opened when status is set
 	status atomic.Int32
 
@@ -64,7 +65,7 @@ type event struct {
 }
 
 func newProgram(rec *Record, cells cells) (*program, error) {
-	p := &program{rec: rec, cells: cells, caught: make(chan os.Signal, 1)}
+	p := &program{rec: rec, cells: cells, caught: make(chan os.Signal, 1), rcu: openRCU()}
 	for i, f := range rec.Filesystems {
 		p.mounts = append(p.mounts, &mount{Filesystem: f, fd: -1, cell: cells.filesystem(i)})
 	}
@@ -218,6 +219,7 @@ func (p *program) end(cause Cause) {
 	p.cells.setCause(cause)
 	p.ending.Store(true)
 	p.thaw()
+	p.relax()
 	p.status.Store(int32(p.verdict(cause)))
 	p.over.open()
 	select {}

@@ -116,9 +116,10 @@ type Record struct {
 	Heartbeat   time.Duration
 	Filesystems []Filesystem
 
-	Guard Process // zero until the guard runs; before that nothing is frozen
-	Cause Cause
-	Cells []Cell // one per filesystem
+	Guard     Process // zero until the guard runs; before that nothing is frozen
+	Cause     Cause
+	Expedited bool   // RCU is expedited by us
+	Cells     []Cell // one per filesystem
 }
 
 // Cell is the state of one filesystem. Times are CLOCK_BOOTTIME, 0 when it has
@@ -132,8 +133,12 @@ type Cell struct {
 	WokenAt  time.Duration // when the canary saw the thaw
 }
 
-// owed says whether any filesystem may still need a thaw of ours.
+// owed says whether anything is left to be undone: a filesystem may still need a
+// thaw of ours.
 func (r *Record) owed() bool {
+	if r.Expedited {
+		return true
+	}
 	for _, c := range r.Cells {
 		if c.State.owed() {
 			return true
@@ -322,12 +327,12 @@ func milliseconds(b []byte) (time.Duration, error) {
 // parseCells parses the cells, b, into r.
 func (r *Record) parseCells(b []byte) error {
 	ne := binary.NativeEndian
-	pid, cause := ne.Uint64(b), ne.Uint64(b[16:])
-	if pid > 1<<31-1 || cause >= uint64(causeEnd) || !zero(b[24:blockSize]) {
+	pid, cause, expedited := ne.Uint64(b), ne.Uint64(b[16:]), ne.Uint64(b[24:])
+	if pid > 1<<31-1 || cause >= uint64(causeEnd) || expedited > 1 || !zero(b[32:blockSize]) {
 		return errors.New("guard's block is malformed")
 	}
 	r.Guard = Process{PID: int(pid), StartTime: ne.Uint64(b[8:])}
-	r.Cause = Cause(cause)
+	r.Cause, r.Expedited = Cause(cause), expedited == 1
 	for i := range r.Filesystems {
 		b = b[blockSize:]
 		state, errno := uint32(ne.Uint64(b)), uint32(ne.Uint64(b)>>32)

@@ -44,6 +44,8 @@ func (p *program) sync() bool {
 // freeze freezes all filesystems. It returns at the first failure, while
 // others may be under way still.
 func (p *program) freeze() bool {
+	p.expedite()
+	defer p.relax()
 	for _, rank := range p.ranks {
 		if !p.each(rank, 'f') {
 			return false
