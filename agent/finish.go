@@ -70,6 +70,7 @@ func (p *performer) report(err, resumed error) Report {
 		Started:   p.run.started,
 		Ended:     time.Now(),
 		Recovered: p.recovered,
+		Notes:     p.outrun(),
 	}
 	if p.record.Freeze != nil {
 		r.Thaws = p.record.Freeze.Thaws

@@ -34,9 +34,10 @@ type performer struct {
 	ended     chan *call   // whose process has ended
 	guard     *guard.Guard // nil when there is no filesystem to write out or to freeze
 	phases    map[Phase]time.Duration
-	synced    bool  // everything was written out before the point in time
-	recovered bool  // another daemon began the run
-	cancelled error // somebody cancelled the run when only its answers were missing
+	synced    bool          // everything was written out before the point in time
+	lastRound time.Duration // of writing out
+	recovered bool          // another daemon began the run
+	cancelled error         // somebody cancelled the run when only its answers were missing
 }
 
 // call is one disk's CPI process and what became of it.
@@ -184,22 +185,6 @@ func (p *performer) dir(disk int) string {
 
 func (p *performer) runDir() string {
 	return filepath.Join(p.agent.Settings.StateDir, "runs", p.run.ID())
-}
-
-// preSync writes out while the application goes on.
-func (p *performer) preSync(ctx context.Context) error {
-	if p.guard == nil {
-		return nil
-	}
-	defer p.timed(PhasePreSync, time.Now())
-	budget := p.agent.Settings.Budgets.PreSync
-	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("writing out took longer than budgets.pre_sync (%s)", budget))
-	defer cancel()
-	if err := p.guard.Sync(ctx); err != nil {
-		return fmt.Errorf("cannot write out before the snapshot: %w", firstCause(ctx, err))
-	}
-	p.synced = true
-	return nil
 }
 
 // firstCause prefers why a context ended to the bare fact that it did.

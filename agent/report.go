@@ -58,6 +58,7 @@ type Report struct {
 	Reason    string // why not clean, or why less than asked was reached
 	Disks     []DiskResult
 	Thaws     []Thaw
+	Notes     []string // what an operator should know beside the outcome
 	Phases    map[Phase]time.Duration
 	Started   time.Time
 	Ended     time.Time

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce/guard"
+	"github.com/quiesced/quiesced/quiesce/writeout"
 )
 
 // Freezer starts guards and recovers what an earlier one left behind.
@@ -27,6 +28,18 @@ func (f *Freezer) Start(ctx context.Context, run string, fs []Filesystem, limit 
 		targets = append(targets, t)
 	}
 	return guard.Start(ctx, f.Binary, targets, guard.Options{RunID: run, Dir: f.Dir, Deadline: limit})
+}
+
+// WriteAhead writes out what is dirty on the filesystems, so gently that the
+// application hardly notices, for no longer than limit. What it does not find is
+// left for the guard's Sync; so an error of it costs the application time and
+// nothing else.
+func (f *Freezer) WriteAhead(ctx context.Context, fs []Filesystem, limit time.Duration) (writeout.Done, error) {
+	mounts := make([]string, 0, len(fs))
+	for _, one := range fs {
+		mounts = append(mounts, one.Path)
+	}
+	return writeout.Run(ctx, f.Binary.Command, limit, mounts)
 }
 
 // Recover thaws what guards of dead daemons left frozen. With force it thaws

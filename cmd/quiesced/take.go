@@ -172,6 +172,9 @@ func (g *globals) printReport(r wire.Report) {
 			g.printf("  %-9s %s\n", phase, took)
 		}
 	}
+	for _, note := range r.Notes {
+		g.printf("Note: %s\n", note)
+	}
 	if r.Reason != "" {
 		g.printf("not clean: %s\n", r.Reason)
 	}
