@@ -14,10 +14,10 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fuzz bench deps root clean
+.PHONY: help build test demo lint fuzz bench bench-freeze deps root clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the binaries into build/
 	@mkdir -p build
@@ -51,6 +51,11 @@ bench: root deps ## measure, print medians and ratios to what the bare kernel or
 	@mkdir -p build
 	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced > build/bench.log || { cat build/bench.log; exit 1; }
 	@go run $(BENCHSTAT) build/bench.log
+
+bench-freeze: root deps build ## measure the application's pause beside fsfreeze, qemu-ga and the bare ioctls (root, 30 minutes)
+	@command -v qemu-ga >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-guest-agent; } >/dev/null
+	@CGO_ENABLED=0 go build -trimpath -o build/quiesced-bench ./cmd/quiesced-bench
+	@build/quiesced-bench | tee build/bench-freeze.txt
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes loop devices, mounts filesystems and freezes them"; exit 1; }
