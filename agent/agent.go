@@ -35,6 +35,7 @@ type Parts struct {
 	Observer Observer
 	Log      *slog.Logger
 	Writes   Holder // holds the log while something is frozen; nil for none
+	Turned   func() // called at every turn of the run loop, once a second; nil for none
 }
 
 // Agent takes snapshots, one run at a time.
@@ -53,6 +54,7 @@ type Agent struct {
 	history  *history          // guarded by mu: what the records come to, nil when it must be found out
 	changes  int               // guarded by mu: how often records changed
 	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
+	turned   time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
 	lifetime context.Context   // ends when the daemon stops
 	stop     context.CancelCauseFunc
 }
@@ -111,6 +113,10 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	}
 	if !a.Settings.Enabled {
 		return a.disabled(r), nil
+	}
+	if err := a.refuseStuck(r); err != nil {
+		a.observeRefusal(r)
+		return nil, err
 	}
 	if r.Wait {
 		return a.queue(r), nil
@@ -217,6 +223,9 @@ func (a *Agent) queue(r Request) *Run {
 
 // begin plans the run and makes its record durable.
 func (a *Agent) begin(run *Run) (*performer, error) {
+	if err := a.refuseStuck(run.request); err != nil {
+		return nil, err
+	}
 	plan, err := a.plan(run.request)
 	if err != nil {
 		return nil, err

@@ -167,19 +167,11 @@ type Status struct {
 
 // Status answers at once, whatever the daemon is doing.
 func (a *Agent) Status() (Status, error) {
-	s := Status{Enabled: a.Settings.Enabled, Instance: a.Settings.Instance}
+	s := Status{Enabled: a.Settings.Enabled, Instance: a.Settings.Instance, Stuck: a.Stuck()}
+	s.Work, s.Phase, s.Since = a.Now()
 	a.mu.Lock()
-	if h := a.holder; h != nil {
-		s.Work, s.Since = h.work, h.since
-		if h.run != nil {
-			s.Phase, s.Since = h.run.Progress()
-		}
-	}
 	for id := range a.unsaved {
 		s.Unsaved = append(s.Unsaved, id)
-	}
-	for _, r := range a.stuck {
-		s.Stuck = append(s.Stuck, r.Err.Error())
 	}
 	a.mu.Unlock()
 	slices.Sort(s.Unsaved)
@@ -189,6 +181,32 @@ func (a *Agent) Status() (Status, error) {
 	}
 	s.Last, s.Snapshots = h.last, h.snapshots
 	return s, nil
+}
+
+// Now is the work that holds the VM, "" for none, its phase where it is a run,
+// and since when that is so.
+func (a *Agent) Now() (work string, phase Phase, since time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.holder == nil {
+		return "", "", time.Time{}
+	}
+	work, since = a.holder.work, a.holder.since
+	if a.holder.run != nil {
+		phase, since = a.holder.run.Progress()
+	}
+	return work, phase, since
+}
+
+// Stuck says what could not be thawed yet.
+func (a *Agent) Stuck() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []string
+	for _, r := range a.stuck {
+		all = append(all, r.Err.Error())
+	}
+	return all
 }
 
 // history is what a status tells of the records. It is kept between changes: a

@@ -235,10 +235,12 @@ func (p *performer) window(ctx context.Context) error {
 	p.send()
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
+	defer p.agent.windowTurned(time.Time{})
 	for held := len(p.calls); held > 0; {
 		select {
 		case <-tick.C:
 			p.guard.Beat()
+			p.agent.windowTurned(time.Now())
 		case c := <-p.fixed:
 			c.inWindow = true
 			held--

@@ -103,14 +103,19 @@ func (p *performer) stuck(left []guard.Recovered) error {
 	return nil
 }
 
-// noteStuck remembers what is still frozen.
-func (a *Agent) noteStuck(left []guard.Recovered) {
+// noteStuck remembers what is still frozen, in place of what was known of the
+// runs that were tried again.
+func (a *Agent) noteStuck(left []guard.Recovered, again ...string) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stuck = nil
+	a.stuck = slices.DeleteFunc(a.stuck, func(r guard.Recovered) bool { return slices.Contains(again, r.RunID) })
 	for _, r := range left {
 		if r.Err != nil {
 			a.stuck = append(a.stuck, r)
+		}
+	}
+	a.mu.Unlock()
+	for _, r := range left {
+		if r.Err != nil {
 			a.Log.Error("cannot thaw what a dead guard left frozen", "run", r.RunID, "error", r.Err)
 			continue
 		}
@@ -118,15 +123,15 @@ func (a *Agent) noteStuck(left []guard.Recovered) {
 	}
 }
 
-// addStuck remembers what a run could not thaw, for Run to try again.
+// addStuck remembers what could not be thawed, for Run to try again.
 func (a *Agent) addStuck(r guard.Recovered) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stuck = append(a.stuck, r)
 }
 
-// Run tries again, until ctx ends, what could not be thawed or recorded.
-func (a *Agent) Run(ctx context.Context) {
+// retryOn tries again, until ctx ends, what could not be thawed or recorded.
+func (a *Agent) retryOn(ctx context.Context) {
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for {
@@ -134,36 +139,53 @@ func (a *Agent) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			a.retry(ctx)
+			a.retryStuck(ctx)
+			a.retryUnsaved()
 		}
 	}
 }
 
-func (a *Agent) retry(ctx context.Context) {
-	if !a.hasLeftovers() || a.acquire("making good what was left", nil) != nil {
+// retryStuck needs not hold the VM, and must not: the run that holds it may wait
+// for a CPI that waits for the thaw. It recovers the freezes alone that were
+// given up before, none of which a run of this daemon still holds.
+func (a *Agent) retryStuck(ctx context.Context) {
+	ids := a.stuckRuns()
+	if len(ids) == 0 {
 		return
 	}
-	defer a.release()
-	if a.isStuck() {
-		left, err := a.Freezer.Recover(ctx, true)
-		a.noteStuck(left)
-		if err != nil {
-			a.Log.Error("cannot read every record of a freeze", "error", err)
-		}
+	left, err := a.Freezer.Recover(ctx, guard.RecoverOptions{Force: true, Runs: ids})
+	if err != nil {
+		a.Log.Error("cannot recover every freeze on record", "error", err)
+		return // and nothing is forgotten
 	}
-	a.saveUnsaved()
+	a.noteStuck(left, ids...)
 }
 
-func (a *Agent) hasLeftovers() bool {
+// stuckRuns are the ids of the runs of whose filesystems some are still frozen.
+func (a *Agent) stuckRuns() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.stuck)+len(a.unsaved) > 0
+	var ids []string
+	for _, r := range a.stuck {
+		ids = append(ids, r.RunID)
+	}
+	return ids
 }
 
-func (a *Agent) isStuck() bool {
+// refuseStuck refuses a request that would touch filesystems while something is
+// still frozen from before: nobody knows what else waits for that, and a run
+// would be one more. Level none touches nothing.
+func (a *Agent) refuseStuck(r Request) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.stuck) > 0
+	if len(a.stuck) == 0 || r.Level == LevelNone {
+		return nil
+	}
+	errs := make([]error, 0, len(a.stuck))
+	for _, s := range a.stuck {
+		errs = append(errs, s.Err)
+	}
+	return refuse("", "something is still frozen from before: %w", errors.Join(errs...))
 }
 
 // keepUnsaved holds a record that the journal did not take. What the CPI
@@ -182,16 +204,25 @@ func (a *Agent) recordsChanged() {
 	a.changes++
 }
 
-// saveUnsaved tries the records that the journal did not take.
-func (a *Agent) saveUnsaved() {
-	a.mu.Lock()
-	waiting := slices.Collect(maps.Values(a.unsaved))
-	a.mu.Unlock()
-	for _, r := range waiting {
+// retryUnsaved tries the records that the journal did not take. It holds the VM
+// meanwhile: no deletion must change them.
+func (a *Agent) retryUnsaved() {
+	if len(a.waiting()) == 0 || a.acquire("recording the runs before", nil) != nil {
+		return
+	}
+	defer a.release()
+	for _, r := range a.waiting() {
 		if a.put(r) == nil {
 			a.Log.Info("recorded the run", "run", r.Request.ID)
 		}
 	}
+}
+
+// waiting are the records that the journal did not take.
+func (a *Agent) waiting() []Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.unsaved))
 }
 
 // put makes a record durable, which replaces one that was not taken before.

@@ -42,10 +42,10 @@ func (f *Freezer) WriteAhead(ctx context.Context, fs []Filesystem, limit time.Du
 	return writeout.Run(ctx, f.Binary.Command, limit, mounts)
 }
 
-// Recover thaws what guards of dead daemons left frozen. With force it thaws
-// what a living daemon's guard holds, too.
-func (f *Freezer) Recover(ctx context.Context, force bool) ([]guard.Recovered, error) {
-	return guard.Recover(ctx, f.Binary, f.Dir, guard.RecoverOptions{Force: force})
+// Recover thaws what guards of dead daemons left frozen, and what the options
+// add to it.
+func (f *Freezer) Recover(ctx context.Context, o guard.RecoverOptions) ([]guard.Recovered, error) {
+	return guard.Recover(ctx, f.Binary, f.Dir, o)
 }
 
 // target is what the guard has to find again when it opens the mount point. Its

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/common/version"
@@ -66,9 +67,9 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		return err
 	}
 	freezer := &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
-	left, err := freezer.Recover(ctx, false)
+	left, err := recoverFreezes(ctx, freezer)
 	if err != nil {
-		log.Error("cannot make good every freeze that was left", "error", err)
+		log.Error("cannot recover every freeze on record: quiesced thaw says what to do", "error", err)
 	}
 	m := metrics.New()
 	m.Process()
@@ -90,6 +91,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		return err
 	}
 
+	watch := newServiceManager(log)
 	a := agent.New(agent.Parts{
 		Settings: c.settings(),
 		Journal:  records,
@@ -98,6 +100,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		Observer: m,
 		Log:      log,
 		Writes:   held,
+		Turned:   watch.turned,
 	})
 	defer a.Close() // where an error comes before the tasks
 	if err := errors.Join(a.Recover(left), m.Watch(a)); err != nil {
@@ -121,7 +124,18 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		}
 		tasks = append(tasks, t)
 	}
-	return runTasks(ctx, tasks, log)
+	tasks = append(tasks, task{"service manager", func(ctx context.Context) error { return watch.tell(ctx, a) }})
+	return runTasks(ctx, tasks, watch, log)
+}
+
+// recoverPatience is how long a freeze that was left may keep the daemon from
+// serving. What is not thawed by then is tried again while it serves.
+const recoverPatience = 5 * time.Second
+
+func recoverFreezes(ctx context.Context, f *quiesce.Freezer) ([]guard.Recovered, error) {
+	ctx, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
+	return f.Recover(ctx, guard.RecoverOptions{})
 }
 
 // openJournal opens the journal, and tells of records that cannot be read.
@@ -184,8 +198,8 @@ func healthy(a *agent.Agent) error {
 	return nil
 }
 
-// runTasks runs all until ctx ends or one fails, and tells systemd.
-func runTasks(ctx context.Context, tasks []task, log *slog.Logger) error {
+// runTasks runs all until ctx ends or one fails, and tells the service manager.
+func runTasks(ctx context.Context, tasks []task, watch *serviceManager, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range tasks {
 		group.Go(func() error {
@@ -197,18 +211,12 @@ func runTasks(ctx context.Context, tasks []task, log *slog.Logger) error {
 	}
 	debug.FreeOSMemory() // what only start-up needed
 	log.Info("serving", "version", version.Version)
-	notify(log, daemon.SdNotifyReady)
+	watch.notify(daemon.SdNotifyReady)
 	<-ctx.Done()
-	notify(log, daemon.SdNotifyStopping)
+	watch.notify(daemon.SdNotifyStopping)
 	log.Info("stopping")
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
-}
-
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("cannot notify systemd", "error", err)
-	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 
 	"github.com/quiesced/quiesced/agent/api"
 	"github.com/quiesced/quiesced/agent/wire"
-	"github.com/quiesced/quiesced/quiesce"
 )
 
 func snapshotsVerb(g *globals) *cobra.Command {
@@ -203,55 +201,6 @@ func cleanWord(r wire.Report) string {
 		return ", clean"
 	}
 	return ""
-}
-
-func thawVerb(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "thaw",
-		Short: "Thaw whatever a daemon on this machine froze, be it alive or not",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if os.Geteuid() != 0 {
-				return &api.Error{Kind: api.KindForbidden, Message: "thaw needs root"}
-			}
-			binary, err := openGuard()
-			if err != nil {
-				return err
-			}
-			socket, err := g.socketPath()
-			if err != nil {
-				return err
-			}
-			c := &Config{Listen: ListenConfig{Socket: socket}}
-			freezer := quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
-			left, err := freezer.Recover(cmd.Context(), true)
-			errs := []error{err}
-			rows := [][]string{}
-			for _, r := range left {
-				errs = append(errs, r.Err)
-				for _, f := range r.Result.Filesystems {
-					rows = append(rows, []string{r.RunID, f.Path, f.State.String(), r.Result.Cause.String()})
-				}
-			}
-			if err := errors.Join(errs...); err != nil {
-				return &api.Error{Kind: api.KindNotResumed, Message: err.Error()}
-			}
-			if g.json {
-				return g.document(thawed(rows))
-			}
-			g.table([]string{"Run", "Mount", "State", "Cause"}, rows)
-			g.count(len(rows), "filesystem")
-			return nil
-		},
-	}
-}
-
-func thawed(rows [][]string) []map[string]string {
-	list := []map[string]string{}
-	for _, r := range rows {
-		list = append(list, map[string]string{"run_id": r[0], "mount": r[1], "state": r[2], "cause": r[3]})
-	}
-	return list
 }
 
 func versionVerb(g *globals) *cobra.Command {

@@ -34,7 +34,7 @@ func parseAnswer(line string) reply {
 	switch kind := answerKind(word); kind {
 	case saysWarning, saysFailed:
 		return reply{kind, text}
-	case saysReady, saysSynced, saysUnsynced, saysFrozen, saysThawed:
+	case saysReady, saysSynced, saysUnsynced, saysFrozen, saysThawed, saysNotFrozen, saysNotMount:
 		if line == word {
 			return reply{kind: kind}
 		}

@@ -65,6 +65,11 @@
 // guard, killed, is still held up in the kernel. Descriptor 5 is then the
 // guard's pidfd.
 //
+// Run as "quiesced-guard thaw-path PATH", without a state file, it issues one
+// FITHAW at a mount point that a person named, whoever froze it. It answers
+// "thawed", "unfrozen" (there was nothing to thaw), "unmounted" (no mount point)
+// or "failed TEXT". Where FITHAW is held up it stays until that returns.
+//
 // # State file
 //
 // guard-RUNID.state, mode 0600, in a directory on tmpfs, which vanishes at a

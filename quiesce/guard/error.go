@@ -74,6 +74,20 @@ func (e *StuckError) Error() string {
 // Is matches [ErrStuck].
 func (e *StuckError) Is(target error) bool { return target == ErrStuck }
 
+// UnreadableError is of a state file that cannot be read or understood. What it
+// tells of may be frozen, and nobody knows what that is.
+type UnreadableError struct {
+	Path string
+	Err  error // names Path
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("cannot recover the freeze on record: %v", e.Err)
+}
+
+// Unwrap returns why.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 // failures returns an error for each of r's filesystems for which op failed, or
 // its thaw.
 func (r *Record) failures(op string) error {

@@ -35,6 +35,9 @@ func Main() int {
 	debug.SetGCPercent(-1)
 	signal.Ignore(unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	unix.Close(binaryFD)
+	if len(os.Args) == 3 && os.Args[1] == "thaw-path" {
+		return thawPath(os.Args[2])
+	}
 	rec, cells, err := mapState(stateFD)
 	if err != nil {
 		answer("failed cannot use the state file: " + err.Error())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,8 @@ import (
 type RecoverOptions struct {
 	// Force also thaws what a living daemon holds frozen.
 	Force bool
+	// Runs are the ids of the runs whose records are looked at; nil for all.
+	Runs []string
 }
 
 // Recovery is what Recover did about a state file.
@@ -41,7 +44,8 @@ type Recovered struct {
 // Recover brings every state file in dir to its end. A guard that is alive
 // while its creator is dead gets 2 s to thaw by itself and is killed then.
 // Several Recovers may run at once. A file that cannot be understood is kept
-// and is part of the error; the others are recovered all the same.
+// and is part of the error, as an [*UnreadableError]; the others are recovered
+// all the same.
 func Recover(ctx context.Context, b *Binary, dir string, o RecoverOptions) ([]Recovered, error) {
 	boot, err := bootID()
 	if err != nil {
@@ -55,6 +59,9 @@ func Recover(ctx context.Context, b *Binary, dir string, o RecoverOptions) ([]Re
 	found, errs := make([]*Recovered, len(paths)), make([]error, len(paths))
 	var all sync.WaitGroup
 	for i, path := range paths {
+		if o.passesOver(dir, path) {
+			continue
+		}
 		all.Go(func() { found[i], errs[i] = r.file(ctx, path) })
 	}
 	all.Wait()
@@ -65,6 +72,11 @@ func Recover(ctx context.Context, b *Binary, dir string, o RecoverOptions) ([]Re
 		}
 	}
 	return recovered, errors.Join(errs...)
+}
+
+// passesOver says whether a state file is of no run that was named.
+func (o RecoverOptions) passesOver(dir, path string) bool {
+	return o.Runs != nil && !slices.ContainsFunc(o.Runs, func(id string) bool { return statePath(dir, id) == path })
 }
 
 // recoverer is one call of Recover.
@@ -81,19 +93,32 @@ func (r recoverer) file(ctx context.Context, path string) (*Recovered, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot recover: %w", err)
+		return nil, &UnreadableError{Path: path, Err: err}
 	}
 	defer s.close()
 	wait, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
-	if err := s.lock(wait); err != nil || s.removed() {
-		return nil, err
+	locked := s.lock(wait)
+	if s.removed() {
+		return nil, nil
 	}
 	rec, err := s.read()
 	if err != nil {
-		return nil, fmt.Errorf("cannot recover: %w", err)
+		return nil, &UnreadableError{Path: path, Err: err}
+	}
+	if locked != nil {
+		return r.leave(s, rec, locked), nil
 	}
 	return r.record(ctx, s, rec)
+}
+
+// leave tells of a record that somebody else is recovering and has not come to
+// an end with.
+func (r recoverer) leave(s *stateFile, rec *Record, locked error) *Recovered {
+	return &Recovered{
+		Path: s.path, RunID: rec.RunID, Creator: rec.Creator, Result: rec.result(), Recovery: RecoveryStuck,
+		Err: errors.Join(&StuckError{Paths: rec.owedPaths()}, locked),
+	}
 }
 
 // record recovers a state file that is locked and says rec.
