@@ -1,6 +1,10 @@
 package agent
 
-import "github.com/quiesced/quiesced/quiesce"
+import (
+	"time"
+
+	"github.com/quiesced/quiesced/quiesce"
+)
 
 // For the tests of the package: its pure parts.
 
@@ -16,3 +20,11 @@ func (s *Settings) CheckJob(asked string) error { return s.checkJob(asked) }
 func (s *Settings) Selected(cids []string) ([]quiesce.Disk, error) { return s.selected(cids) }
 
 func (r Request) Same(o Request) bool { return r.same(o) }
+
+func (a *Agent) WindowTurned(at time.Time) { a.windowTurned(at) }
+
+// Lock hangs the agent until it is unlocked.
+func (a *Agent) Lock() (unlock func()) {
+	a.mu.Lock()
+	return a.mu.Unlock
+}

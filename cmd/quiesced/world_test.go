@@ -22,7 +22,13 @@ import (
 // a filesystem with reflinks that all tests share.
 var binaries, host string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(roleEnv) == "unkillable" {
+		fmt.Fprintln(os.Stderr, playUnkillable(os.Args[1]))
+		os.Exit(1)
+	}
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	if os.Geteuid() != 0 {

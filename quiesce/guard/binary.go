@@ -1,10 +1,12 @@
 package guard
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -12,6 +14,9 @@ import (
 // has been removed.
 type Binary struct {
 	file *os.File
+
+	mu   sync.Mutex
+	runs map[string]<-chan struct{} // guarded by mu: by state file, closed at the end of a "thaw" run that was held up
 }
 
 // OpenBinary opens the executable at path.
@@ -33,6 +38,36 @@ func OpenBinary(path string) (*Binary, error) {
 
 // Close closes the executable. Guards that run are not affected.
 func (b *Binary) Close() error { return b.file.Close() }
+
+// keepRun remembers a "thaw" run over a state file that was killed and is held up.
+func (b *Binary) keepRun(path string, ended <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.runs == nil {
+		b.runs = map[string]<-chan struct{}{}
+	}
+	b.runs[path] = ended
+}
+
+// awaitRun waits for the end of such a run, and says whether there is none any
+// more.
+func (b *Binary) awaitRun(ctx context.Context, path string) bool {
+	b.mu.Lock()
+	ended := b.runs[path]
+	b.mu.Unlock()
+	if ended == nil {
+		return true
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.runs, path)
+	return true
+}
 
 // command prepares a run of b with state as descriptor 3, itself as 4 and
 // further files after these. The executable is named through its descriptor in

@@ -51,10 +51,14 @@ func thawOwed(ctx context.Context, b *Binary, s *stateFile, held *holdup) (*Reco
 }
 
 // thawRun runs "quiesced-guard thaw" for as long as childPatience. A run that
-// is held up in the kernel then is killed and left to end when it can.
+// is held up in the kernel then is killed and left to end when it can; until it
+// has, another would only be held up beside it.
 func thawRun(ctx context.Context, b *Binary, s *stateFile, held *holdup) error {
 	ctx, cancel := context.WithTimeout(ctx, childPatience)
 	defer cancel()
+	if !b.awaitRun(ctx, s.path) {
+		return errors.New("an earlier run of the guard is still held up")
+	}
 	state, err := s.reopen()
 	if err != nil {
 		return err
@@ -78,6 +82,7 @@ func thawRun(ctx context.Context, b *Binary, s *stateFile, held *holdup) error {
 	select {
 	case <-ended:
 	case <-time.After(fencePatience):
+		b.keepRun(s.path, ended)
 	}
 	return fmt.Errorf("a run of the guard was held up: %w", context.Cause(ctx))
 }
