@@ -107,7 +107,7 @@ func TestStackFreezesInTheOrderOfItsRanks(t *testing.T) {
 }
 
 func TestRecoverFindsNothingWhereNothingWasFrozen(t *testing.T) {
-	left, err := newFreezer(t).Recover(t.Context(), false)
+	left, err := newFreezer(t).Recover(t.Context(), guard.RecoverOptions{})
 	if err != nil || len(left) > 0 {
 		t.Errorf("got %v, %v", left, err)
 	}

@@ -50,28 +50,41 @@ func (t *thawing) do(ctx context.Context, mounts []string) error {
 	if t.binary, err = openGuard(); err != nil {
 		return err
 	}
-	errs := t.byRecord(ctx, len(mounts) > 0)
+	dir, astray := t.recordsDir()
+	errs := t.byRecord(ctx, dir, len(mounts) > 0)
 	missing, failed := t.byName(ctx, mounts)
-	errs = append(errs, failed...)
 	if !t.json {
 		t.table([]string{"Run", "Mount", "State", "Cause"}, t.rows)
-		t.count(len(t.rows), "filesystem")
 	}
-	switch {
-	case len(errs) > 0:
-		return &api.Error{Kind: api.KindNotResumed, Message: errors.Join(append(errs, missing...)...).Error()}
-	case len(missing) > 0:
-		return &api.Error{Kind: api.KindRefused, Message: errors.Join(missing...).Error()}
-	case t.json:
+	if err := worst(append(errs, failed...), missing, astray, len(mounts) > 0); err != nil {
+		return err
+	}
+	if t.json {
 		return t.document(thawed(t.rows))
 	}
+	t.count(len(t.rows), "filesystem")
 	return nil
+}
+
+// worst is all that went wrong, as the kind that is worst. That the records may lie
+// elsewhere is nothing to whoever named what to thaw.
+func worst(failed, missing []error, astray error, named bool) error {
+	all := append(append(failed, missing...), astray)
+	switch {
+	case len(failed) > 0:
+		return &api.Error{Kind: api.KindNotResumed, Message: errors.Join(all...).Error()}
+	case len(missing) > 0:
+		return &api.Error{Kind: api.KindRefused, Message: errors.Join(all...).Error()}
+	case named:
+		return nil
+	}
+	return astray
 }
 
 // byRecord thaws what the records say is ours. A record that cannot be read is
 // an error, unless mount points were named: then somebody knows what it was about.
-func (t *thawing) byRecord(ctx context.Context, named bool) []error {
-	left, err := guard.Recover(ctx, t.binary, t.recordsDir(), guard.RecoverOptions{Force: !t.abandoned})
+func (t *thawing) byRecord(ctx context.Context, dir string, named bool) []error {
+	left, err := guard.Recover(ctx, t.binary, dir, guard.RecoverOptions{Force: !t.abandoned})
 	errs, unreadable := sorted(err)
 	for _, r := range left {
 		if r.Err != nil {
@@ -124,15 +137,16 @@ func (t *thawing) likelyMounts() string {
 	return strings.Join(mounts, " ")
 }
 
-// recordsDir is where the records of freezes lie: beside the socket. No
-// configuration is needed, and one that is wrong keeps nobody from thawing.
-func (t *thawing) recordsDir() string {
+// recordsDir is where the records of freezes lie: beside the socket. A
+// configuration that is wrong keeps nobody from thawing, but the default place is
+// then a guess, and the error says so.
+func (t *thawing) recordsDir() (string, error) {
 	socket, err := t.socketPath()
-	if err != nil {
-		socket = defaultSocket
-		t.warn("%v; looking for records of freezes in %s (--socket names another place)", err, filepath.Dir(socket))
+	if err == nil {
+		return filepath.Dir(socket), nil
 	}
-	return filepath.Dir(socket)
+	dir := filepath.Dir(defaultSocket)
+	return dir, usageError{fmt.Errorf("%w\nlooked for records of freezes in %s alone; --socket names another place", err, dir)}
 }
 
 func (t *thawing) warn(format string, args ...any) {

@@ -109,13 +109,14 @@ func TestThawWithARecordThatCannotBeRead(t *testing.T) {
 	w.mustBeGoing()
 }
 
+// Where the records lie is a guess then, unless somebody says it.
 func TestThawNeedsNoConfiguration(t *testing.T) {
 	w, verb := inWindow(t)
 	killAll(t, w)
 	verb()
 	socket := filepath.Join(w.dir, "run", "q.sock")
 	w.must(os.WriteFile(w.config, []byte("listen: [wrong\n"), 0o600))
-	w.mustSay(w.run("thaw"), exitOK, "looking for records of freezes in /run/quiesced", "--socket")
+	w.mustSay(w.run("thaw"), exitUsage, "looked for records of freezes in /run/quiesced alone", "--socket")
 	if !w.frozen() {
 		t.Fatal("somebody thawed it")
 	}

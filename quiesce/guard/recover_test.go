@@ -2,7 +2,10 @@ package guard_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,4 +185,82 @@ func TestRecoverOfAMissingDirectoryFindsNothing(t *testing.T) {
 	if got := recoverAll(t, b, false); len(got) != 0 {
 		t.Errorf("Recover: %+v, want nothing", got)
 	}
+}
+
+func TestRecoverPassesOverRunsThatAreNotNamed(t *testing.T) {
+	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	abandon(t, b, mnt)
+	for _, c := range []struct {
+		runs []string
+		want int
+	}{{[]string{}, 0}, {[]string{"other"}, 0}, {[]string{"other", "helper"}, 1}} {
+		got, err := guard.Recover(t.Context(), b.binary, b.dir, guard.RecoverOptions{Runs: c.runs})
+		if err != nil || len(got) != c.want {
+			t.Errorf("Recover of %q: %+v %v, want %d", c.runs, got, err, c.want)
+		}
+	}
+	wantThawed(t, mnt)
+}
+
+func TestRecoverTellsOfWhatSomebodyElseRecovers(t *testing.T) {
+	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	abandon(t, b, mnt)
+	other, err := os.Open(guard.StatePath(b.dir, "helper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	got, err := guard.Recover(ctx, b.binary, b.dir, guard.RecoverOptions{})
+	if err != nil || len(got) != 1 || got[0].Recovery != guard.RecoveryStuck || !errors.Is(got[0].Err, guard.ErrStuck) {
+		t.Errorf("Recover: %+v %v, want it stuck", got, err)
+	}
+	other.Close()
+	recoverAll(t, b, false)
+	wantThawed(t, mnt)
+}
+
+// A thaw that the kernel holds up cannot be ended: there must not be more of
+// them with every attempt.
+func TestRecoverRepeatedWhileItIsStuckStartsNoMoreProcesses(t *testing.T) {
+	b, lower := newBed(t), newFilesystem(t, "ext4x")
+	upper := mountImage(t, "ext4", lower)
+	abandon(t, b, upper)
+	run(t, "fsfreeze", "-f", lower)
+	var running []int
+	for range 3 {
+		got := recoverAll(t, b, false)
+		if len(got) != 1 || got[0].Recovery != guard.RecoveryStuck {
+			t.Errorf("Recover: %+v, want it stuck", got)
+		}
+		running = append(running, children(t))
+	}
+	run(t, "fsfreeze", "-u", lower)
+	if running[0] != running[2] {
+		t.Errorf("after each Recover there are %d children, want no more with each", running)
+	}
+	if got := recoverAll(t, b, false); len(got) != 1 || got[0].Recovery != guard.RecoveryThawed {
+		t.Errorf("Recover: %+v, want it thawed", got)
+	}
+	wantThawed(t, upper)
+	b.wantEmpty(t)
+}
+
+// children counts the processes that this one started and that have not ended.
+func children(t *testing.T) int {
+	t.Helper()
+	count := 0
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, _ := os.ReadFile(path)
+		_, rest, _ := bytes.Cut(stat, []byte(") "))
+		if f := strings.Fields(string(rest)); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
+			count++
+		}
+	}
+	return count
 }
