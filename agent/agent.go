@@ -269,11 +269,11 @@ func (a *Agent) plan(r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	fs, err := survey.Filesystems(disks)
+	on, err := survey.Filesystems(disks)
 	if err != nil {
 		return nil, &RefusedError{Err: err}
 	}
-	plan, err := newPlan(r, &a.Settings, disks, fs)
+	plan, err := newPlan(r, &a.Settings, disks, on)
 	if err != nil || !plan.Freezes() {
 		return plan, err
 	}

@@ -86,17 +86,17 @@ func (p *Plan) Freezes() bool {
 	return p.Level.Clean() && !p.CPIFreezes && len(p.Filesystems) > 0
 }
 
-// newPlan decides. It reads nothing and changes nothing: fs is what a survey
+// newPlan decides. It reads nothing and changes nothing: on is what a survey
 // found on the disks. The error is a *RefusedError.
-func newPlan(r Request, s *Settings, disks []quiesce.Disk, fs []quiesce.Filesystem) (*Plan, error) {
+func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents) (*Plan, error) {
 	if len(disks) == 0 {
 		return nil, refuse("disks", "this instance has no persistent disk")
 	}
 	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, CPIFreezes: s.CPIFreezes}
-	if err := p.reach(r, fs); err != nil {
+	if err := p.reach(r, on.Filesystems); err != nil {
 		return nil, err
 	}
-	p.choose(fs)
+	p.choose(on)
 	p.list(s.Budgets)
 	return p, nil
 }
@@ -110,6 +110,7 @@ func (p *Plan) reach(r Request, fs []quiesce.Filesystem) error {
 		{LevelStop, LevelFreeze, noJobs(LevelStop)},
 		{LevelLock, LevelFreeze, noJobs(LevelLock)},
 		{LevelFreeze, LevelSync, p.freezable(fs)},
+		{LevelSync, LevelNone, writable(fs)},
 	}
 	for _, step := range steps {
 		if p.Level != step.from || step.because == nil {
@@ -129,27 +130,41 @@ func noJobs(l Level) error {
 }
 
 func (p *Plan) freezable(fs []quiesce.Filesystem) error {
+	if p.CPIFreezes { // then we only write out
+		return writable(fs)
+	}
 	var all []error
 	for _, f := range fs {
-		if !f.ReadOnly && !p.CPIFreezes { // else we freeze nothing there
+		if f.PassedOver() == "" {
 			all = append(all, f.Freezable())
 		}
 	}
 	return errors.Join(all...)
 }
 
+func writable(fs []quiesce.Filesystem) error {
+	var all []error
+	for _, f := range fs {
+		if f.PassedOver() == "" {
+			all = append(all, f.Writable())
+		}
+	}
+	return errors.Join(all...)
+}
+
 // choose keeps the filesystems that have something to write out or to freeze.
-func (p *Plan) choose(fs []quiesce.Filesystem) {
+func (p *Plan) choose(on *quiesce.Contents) {
 	if p.Level == LevelNone {
 		return
 	}
-	for _, f := range fs {
-		if f.ReadOnly {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s is read-only: nothing to bring to rest", f.Path))
+	for _, f := range on.Filesystems {
+		if why := f.PassedOver(); why != "" {
+			p.Notes = append(p.Notes, why)
 			continue
 		}
 		p.Filesystems = append(p.Filesystems, f)
 	}
+	p.Notes = append(p.Notes, on.Notes...)
 	if p.CPIFreezes && p.Level.Clean() {
 		p.Notes = append(p.Notes, "the CPI freezes by itself (cpi.freezes_itself)")
 	}

@@ -16,16 +16,21 @@ var budgets = agent.Budgets{PreSync: 1 * time.Second, Frozen: 2 * time.Second, S
 
 // Filesystems as a survey finds them.
 var (
-	store    = quiesce.Filesystem{Path: "/store", Type: "ext4", Disks: []string{"vol-1"}, Rank: 0}
-	more     = quiesce.Filesystem{Path: "/more", Type: "xfs", Disks: []string{"vol-2"}, Rank: 1}
-	readOnly = quiesce.Filesystem{Path: "/ro", Type: "ext4", Disks: []string{"vol-1"}, ReadOnly: true}
-	root     = quiesce.Filesystem{Path: "/", Type: "ext4", Disks: []string{"vol-1"}, Root: true}
-	tmpfs    = quiesce.Filesystem{Path: "/tmp", Type: "tmpfs", Disks: []string{"vol-1"}}
+	store    = quiesce.Filesystem{Path: "/store", Type: "ext4", Disks: []string{"vol-1"}, Configured: true, Rank: 0}
+	more     = quiesce.Filesystem{Path: "/more", Type: "xfs", Disks: []string{"vol-2"}, Configured: true, Rank: 1}
+	beside   = quiesce.Filesystem{Path: "/beside", Type: "xfs", Disks: []string{"vol-1"}}
+	readOnly = quiesce.Filesystem{Path: "/ro", Type: "ext4", Disks: []string{"vol-1"}, Configured: true, ReadOnly: true}
+	root     = quiesce.Filesystem{Path: "/", Type: "ext4", Disks: []string{"vol-1"}, Configured: true, Root: true}
+	rootToo  = quiesce.Filesystem{Path: "/", Type: "ext4", Disks: []string{"vol-1"}, Root: true}
+	vfat     = quiesce.Filesystem{Path: "/efi", Type: "vfat", Disks: []string{"vol-1"}, Configured: true}
+	vfatToo  = quiesce.Filesystem{Path: "/efi", Type: "vfat", Disks: []string{"vol-1"}}
+	tmpfs    = quiesce.Filesystem{Path: "/tmp", Type: "tmpfs", Disks: []string{"vol-1"}, Configured: true}
 )
 
 const (
-	rootReason  = `cannot freeze "/": it is the root filesystem, on which the daemon and the CPI live`
+	vfatReason  = `cannot freeze "/efi": a filesystem of type vfat cannot be held by freezing it`
 	tmpfsReason = `cannot freeze "/tmp": a filesystem of type tmpfs cannot be held by freezing it`
+	tmpfsOpened = `cannot write out "/tmp": a filesystem of type tmpfs is never opened`
 	stopReason  = "this daemon has no process supervisor to stop jobs with"
 	lockReason  = "this daemon has no process supervisor to lock jobs with"
 )
@@ -34,7 +39,8 @@ const (
 func decide(level agent.Level, degrade bool, fs ...quiesce.Filesystem) (*agent.Plan, error) {
 	s := settings()
 	s.Budgets = budgets
-	return agent.NewPlan(agent.Request{Level: level, AllowDegrade: degrade}, s, s.Disks, fs)
+	on := &quiesce.Contents{Filesystems: fs}
+	return agent.NewPlan(agent.Request{Level: level, AllowDegrade: degrade}, s, s.Disks, on)
 }
 
 func TestPlanListsItsActionsInTheOrderInWhichTheyHappen(t *testing.T) {
@@ -90,9 +96,26 @@ func TestPlanReachesTheLevelThatItsFilesystemsAllow(t *testing.T) {
 			asked: agent.LevelNone, filesystems: []quiesce.Filesystem{store, root},
 			want: agent.Plan{Asked: agent.LevelNone, Level: agent.LevelNone},
 		},
-		"sync writes the root filesystem out": {
-			asked: agent.LevelSync, filesystems: []quiesce.Filesystem{root, tmpfs},
-			want: agent.Plan{Asked: agent.LevelSync, Level: agent.LevelSync, Filesystems: []quiesce.Filesystem{root, tmpfs}},
+		"sync writes out what cannot be frozen": {
+			asked: agent.LevelSync, filesystems: []quiesce.Filesystem{root, vfat},
+			want: agent.Plan{Asked: agent.LevelSync, Level: agent.LevelSync, Filesystems: []quiesce.Filesystem{root, vfat}},
+		},
+		"sync of what is never opened becomes none": {
+			asked: agent.LevelSync, degrade: true, filesystems: []quiesce.Filesystem{store, tmpfs},
+			want: agent.Plan{Asked: agent.LevelSync, Level: agent.LevelNone, Degraded: tmpfsOpened},
+		},
+		"freeze of the root filesystem, if configured": {
+			asked: agent.LevelFreeze, filesystems: []quiesce.Filesystem{root},
+			want:    agent.Plan{Asked: agent.LevelFreeze, Level: agent.LevelFreeze, Filesystems: []quiesce.Filesystem{root}},
+			freezes: true,
+		},
+		"freeze holds what lies beside, but not the root filesystem nor what cannot be frozen": {
+			asked: agent.LevelFreeze, filesystems: []quiesce.Filesystem{store, beside, rootToo, vfatToo},
+			want: agent.Plan{
+				Asked: agent.LevelFreeze, Level: agent.LevelFreeze, Filesystems: []quiesce.Filesystem{store, beside},
+				Notes: []string{rootToo.PassedOver(), vfatToo.PassedOver()},
+			},
+			freezes: true,
 		},
 		"freeze holds two disks, ranks kept": {
 			asked: agent.LevelFreeze, filesystems: []quiesce.Filesystem{store, more},
@@ -119,11 +142,11 @@ func TestPlanReachesTheLevelThatItsFilesystemsAllow(t *testing.T) {
 				Notes: []string{"/ro is read-only: nothing to bring to rest"},
 			},
 		},
-		"freeze of the root filesystem becomes sync": {
-			asked: agent.LevelFreeze, degrade: true, filesystems: []quiesce.Filesystem{store, root},
+		"freeze of what cannot be frozen becomes sync": {
+			asked: agent.LevelFreeze, degrade: true, filesystems: []quiesce.Filesystem{store, vfat},
 			want: agent.Plan{
-				Asked: agent.LevelFreeze, Level: agent.LevelSync, Degraded: rootReason,
-				Filesystems: []quiesce.Filesystem{store, root},
+				Asked: agent.LevelFreeze, Level: agent.LevelSync, Degraded: vfatReason,
+				Filesystems: []quiesce.Filesystem{store, vfat},
 			},
 		},
 		"stop becomes freeze where there are no jobs": {
@@ -166,7 +189,7 @@ func TestPlanIsLoweredAsFarAsIsNeeded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Level != agent.LevelSync || !strings.Contains(got.Degraded, tmpfsReason) {
+	if got.Level != agent.LevelNone || !strings.Contains(got.Degraded, tmpfsReason+"; "+tmpfsOpened) {
 		t.Errorf("got level %s, %q", got.Level, got.Degraded)
 	}
 }
@@ -179,13 +202,29 @@ func TestPlanThatCannotReachItsLevelIsRefused(t *testing.T) {
 	}{
 		"stop without jobs":           {agent.LevelStop, []quiesce.Filesystem{store}, `level: cannot reach level "stop": ` + stopReason},
 		"lock without jobs":           {agent.LevelLock, []quiesce.Filesystem{store}, `level: cannot reach level "lock": ` + lockReason},
-		"freeze of the root":          {agent.LevelFreeze, []quiesce.Filesystem{store, root}, `level: cannot reach level "freeze": ` + rootReason},
+		"freeze of a vfat":            {agent.LevelFreeze, []quiesce.Filesystem{store, vfat}, `level: cannot reach level "freeze": ` + vfatReason},
+		"sync of a tmpfs":             {agent.LevelSync, []quiesce.Filesystem{store, tmpfs}, `level: cannot reach level "sync": ` + tmpfsOpened},
 		"freeze of a tmpfs":           {agent.LevelFreeze, []quiesce.Filesystem{tmpfs}, `level: cannot reach level "freeze": ` + tmpfsReason},
-		"freeze of both, names both:": {agent.LevelFreeze, []quiesce.Filesystem{root, tmpfs}, `level: cannot reach level "freeze": ` + rootReason + "\n" + tmpfsReason},
+		"freeze of both, names both:": {agent.LevelFreeze, []quiesce.Filesystem{vfat, tmpfs}, `level: cannot reach level "freeze": ` + vfatReason + "\n" + tmpfsReason},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decide(c.asked, false, c.filesystems...)
 			wantRefused(t, err, "level", c.message)
+		})
+	}
+}
+
+func TestPlanTellsWhatTheSurveyNoticed(t *testing.T) {
+	on := &quiesce.Contents{Filesystems: []quiesce.Filesystem{store}, Notes: []string{"swap is active"}}
+	for level, want := range map[agent.Level][]string{agent.LevelFreeze: on.Notes, agent.LevelNone: nil} {
+		t.Run(string(level), func(t *testing.T) {
+			got, err := agent.NewPlan(agent.Request{Level: level}, settings(), settings().Disks, on)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got.Notes); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
 		})
 	}
 }

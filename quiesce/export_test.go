@@ -6,21 +6,29 @@ var ParseMounts = parseMounts
 
 var Option = option
 
+func (s System) must() *Survey {
+	survey, err := s.Survey()
+	if err != nil {
+		panic(err)
+	}
+	return survey
+}
+
 func (s System) BackingFile(device string) (string, error) {
-	return (&Survey{system: s}).backingFile(device)
+	return (s.must()).backingFile(device)
 }
 
 func (s System) LowerDevices(device string) []string {
-	return (&Survey{system: s}).lowerDevices(device)
+	return (s.must()).lowerDevices(device)
 }
 
 func (s System) BtrfsMembers(source string) []string {
-	return (&Survey{system: s}).btrfsMembers(source)
+	return (s.must()).btrfsMembers(source)
 }
 
 // Under lists the block devices under one, its own first, top down.
 func (s System) Under(device string) ([]string, error) {
-	w := &walk{survey: &Survey{system: s}, seen: map[string]bool{}}
+	w := &walk{survey: s.must(), seen: map[string]bool{}}
 	err := w.device(device)
 	found := make([]string, 0, len(w.seen))
 	for name := range w.seen {

@@ -1,52 +1,74 @@
 package quiesce
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"slices"
 	"strings"
-
-	"github.com/moby/sys/mountinfo"
 )
 
-// Disk is a persistent disk as an operator configures it.
+// Disk is a persistent disk as an operator configures it: by its device, by
+// where its filesystems are mounted, or by both.
 type Disk struct {
 	CID    string
-	Mounts []string // mount points of its filesystems
+	Device string   // path of its block device, or of a link to it; empty if the mounts tell
+	Mounts []string // mount points of filesystems that must be there
 }
 
 // Filesystem is a superblock on the disks to be brought to rest.
 type Filesystem struct {
 	Superblock
-	Type     string   // as the kernel names it: ext4, xfs, btrfs
-	Path     string   // the configured mount point through which it is reached
-	MountID  uint64   // of the mount at Path
-	Mounts   []string // every mount point of it in the daemon's mount namespace
-	Devices  []string // names of its block devices: loop0, vdb1
-	Disks    []string // CIDs of the disks whose mounts lead to it
-	ReadOnly bool     // the superblock itself, not only a mount of it
-	Root     bool     // it is the root filesystem
-	Rank     int      // 0 is the top of a stack; frozen in rising order
+	Type       string   // as the kernel names it: ext4, xfs, btrfs
+	Path       string   // the mount point through which it is reached, the configured one if there is
+	MountID    uint64   // of the mount at Path
+	Mounts     []string // every mount point of it in the mount namespace of Path
+	Devices    []string // names of its block devices: loop0, vdb1
+	Disks      []string // CIDs of the disks on which it lies
+	Configured bool     // one of its mount points is configured; else it was found beside
+	ReadOnly   bool     // the superblock itself, not only a mount of it
+	Root       bool     // it is the root filesystem
+	Rank       int      // 0 is the top of a stack; frozen in rising order
 }
 
-// notFreezable are types whose superblock has no freeze, or whose data lies
-// where a freeze here would not hold it. They are never opened.
-var notFreezable = map[string]bool{
-	"tmpfs": true, "ramfs": true, "overlay": true, "fuse": true, "fuseblk": true,
-	"nfs": true, "nfs4": true, "cifs": true, "smb3": true, "ceph": true, "9p": true, "virtiofs": true,
+// freezable are the types whose superblock can be frozen.
+var freezable = map[string]bool{
+	"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "f2fs": true, "bcachefs": true,
+	"jfs": true, "nilfs2": true, "reiserfs": true, "gfs2": true,
 }
+
+// neverOpened are the local types that are never opened: they have no data of
+// their own on a disk. The remote ones are not opened either.
+var neverOpened = map[string]bool{"tmpfs": true, "ramfs": true, "overlay": true}
 
 // Freezable says why a filesystem is never frozen, nil if it can be.
 func (f Filesystem) Freezable() error {
-	switch {
-	case f.Root:
-		return fmt.Errorf("cannot freeze %q: it is the root filesystem, on which the daemon and the CPI live", f.Path)
-	case notFreezable[family(f.Type)]:
+	if !freezable[f.Type] {
 		return fmt.Errorf("cannot freeze %q: a filesystem of type %s cannot be held by freezing it", f.Path, f.Type)
 	}
 	return nil
+}
+
+// Writable says why a filesystem is not even written out, nil if it can be.
+func (f Filesystem) Writable() error {
+	if neverOpened[f.Type] || remote[family(f.Type)] {
+		return fmt.Errorf("cannot write out %q: a filesystem of type %s is never opened", f.Path, f.Type)
+	}
+	return nil
+}
+
+// PassedOver says why nothing is done about a filesystem, "" if it is to be
+// brought to rest. What is configured is passed over only where there is nothing
+// to do; what was found beside it must neither stop the machine nor a snapshot.
+func (f Filesystem) PassedOver() string {
+	switch {
+	case f.ReadOnly:
+		return f.Path + " is read-only: nothing to bring to rest"
+	case f.Configured:
+		return ""
+	case f.Root:
+		return f.Path + " lies on the disk and is not frozen: it is the root filesystem, and not among the configured mounts"
+	case !freezable[f.Type]:
+		return fmt.Sprintf("%s lies on the disk and is not frozen: a filesystem of type %s cannot be held by freezing it", f.Path, f.Type)
+	}
+	return ""
 }
 
 // family is a type without the subtype that FUSE adds: fuse.sshfs.
@@ -64,94 +86,4 @@ type MountError struct {
 
 func (e *MountError) Error() string {
 	return fmt.Sprintf("cannot use mount %q of disk %q: %s", e.Mount, e.Disk, e.Reason)
-}
-
-// Filesystems lists the superblocks that the disks' mounts lead to, each once,
-// ranked so that what is stacked upon another comes before it. The error is a
-// *MountError when a configured mount is not there.
-func (s *Survey) Filesystems(disks []Disk) ([]Filesystem, error) {
-	var found []Filesystem
-	for _, d := range disks {
-		for _, path := range d.Mounts {
-			m, err := s.mounted(d.CID, path)
-			if err != nil {
-				return nil, err
-			}
-			found = s.add(found, d.CID, m)
-		}
-	}
-	return s.rank(found)
-}
-
-// mounted is the mount at a configured path, which may be reached through
-// symbolic links (BOSH links /var/vcap/store on some VMs). The kernel says which
-// one is to be seen there: in the table's order neither a mount beneath another
-// nor one hidden by a mount of a parent directory can be told.
-func (s *Survey) mounted(cid, path string) (*mountinfo.Info, error) {
-	resolved, err := filepath.EvalSymlinks(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, &MountError{Disk: cid, Mount: path, Reason: "it does not exist"}
-	case err != nil:
-		return nil, &MountError{Disk: cid, Mount: path, Reason: err.Error()}
-	}
-	m, err := s.mountOf(resolved)
-	switch {
-	case err != nil:
-		return nil, &MountError{Disk: cid, Mount: path, Reason: err.Error()}
-	case m.Mountpoint != resolved:
-		return nil, &MountError{Disk: cid, Mount: path, Reason: "nothing is mounted there"}
-	}
-	return m, nil
-}
-
-// add adds the superblock of a mount, or the disk to it if it is there.
-func (s *Survey) add(found []Filesystem, cid string, m *mountinfo.Info) []Filesystem {
-	sb := superblockOf(m)
-	i := slices.IndexFunc(found, func(f Filesystem) bool { return f.Superblock == sb })
-	if i >= 0 {
-		if !slices.Contains(found[i].Disks, cid) {
-			found[i].Disks = append(found[i].Disks, cid)
-		}
-		return found
-	}
-	f := Filesystem{
-		Superblock: sb,
-		Type:       m.FSType,
-		Path:       m.Mountpoint,
-		MountID:    uint64(m.ID),
-		Devices:    s.devices(m),
-		Disks:      []string{cid},
-	}
-	_, f.ReadOnly = option(m.VFSOptions, "ro")
-	for _, other := range s.bySuperblock(sb) {
-		f.Mounts = append(f.Mounts, other.Mountpoint)
-		f.Root = f.Root || other.Mountpoint == "/"
-	}
-	return append(found, f)
-}
-
-// rank orders filesystems so that one whose device lies on another (a loop
-// image) is frozen before it: the upper one still has to write below. An image
-// that cannot be seen from here, as in a container, lies on none of them.
-func (s *Survey) rank(found []Filesystem) ([]Filesystem, error) {
-	below := make([][]Superblock, len(found))
-	for i, f := range found {
-		layers, err := s.layersOf(s.byID(f.MountID))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("cannot tell what %q is stacked upon: %w", f.Path, err)
-		}
-		below[i] = layers[1:]
-	}
-	for range found { // a stack is at most as deep as there are filesystems
-		for upper, layers := range below {
-			for lower := range found {
-				if slices.Contains(layers, found[lower].Superblock) {
-					found[lower].Rank = max(found[lower].Rank, found[upper].Rank+1)
-				}
-			}
-		}
-	}
-	slices.SortStableFunc(found, func(a, b Filesystem) int { return a.Rank - b.Rank })
-	return found, nil
 }

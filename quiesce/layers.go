@@ -1,16 +1,14 @@
 package quiesce
 
 import (
-	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 )
 
 // Dependency is a path that the daemon needs while filesystems are frozen.
@@ -58,41 +56,17 @@ func (s *Survey) Layers(path string) ([]Superblock, error) {
 	return s.layersOf(m)
 }
 
-// mountOf is the mount on which a path lies.
+// mountOf is the mount on which a path lies, or would be made if it is not there.
 func (s *Survey) mountOf(path string) (*mountinfo.Info, error) {
-	id, err := mountID(path)
-	if err != nil {
-		return nil, err
-	}
-	m := s.byID(id)
-	if m == nil {
-		return nil, fmt.Errorf("mount %d of %q is not in the mount table", id, path)
-	}
-	return m, nil
-}
-
-// mountID asks the kernel which mount a path is on, following links. Where
-// nothing is at the path yet, it is what would be made there that counts: below
-// the nearest parent, or where a link leads.
-func mountID(path string) (uint64, error) {
-	for {
-		var st unix.Statx_t
-		err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st)
-		if err == nil {
-			return st.Mnt_id, nil
+	if !filepath.IsAbs(path) {
+		dir, err := os.Getwd()
+		if err != nil {
+			return nil, err
 		}
-		next := filepath.Dir(path)
-		if !errors.Is(err, unix.ENOENT) || next == path {
-			return 0, &os.PathError{Op: "statx", Path: path, Err: err}
-		}
-		if target, err := os.Readlink(path); err == nil {
-			if !filepath.IsAbs(target) {
-				target = filepath.Join(next, target)
-			}
-			next = target
-		}
-		path = next
+		path = dir + "/" + path
 	}
+	p, err := s.locate(path)
+	return p.mount, err
 }
 
 // layersOf lists a mount's superblock and what it is stacked upon. With an error
@@ -111,11 +85,14 @@ type walk struct {
 }
 
 func (w *walk) path(path string) error {
-	m, err := w.survey.mountOf(path)
-	if err != nil {
+	p, err := w.survey.locate(path)
+	switch {
+	case err != nil:
 		return err
+	case !p.there:
+		return &fs.PathError{Op: "find", Path: path, Err: fs.ErrNotExist}
 	}
-	return w.mount(m)
+	return w.mount(p.mount)
 }
 
 func (w *walk) mount(m *mountinfo.Info) error {
@@ -144,10 +121,11 @@ var quoted = regexp.MustCompile(`\\(.)`)
 func (w *walk) upper(m *mountinfo.Info) error {
 	dir, _ := option(m.VFSOptions, "upperdir")
 	dir = quoted.ReplaceAllString(dir, "$1")
-	if _, err := os.Stat(dir); err != nil || !filepath.IsAbs(dir) {
+	p, err := w.survey.locate(dir)
+	if err != nil || !p.there || !filepath.IsAbs(dir) {
 		return nil //nolint:nilerr // the end of the walk
 	}
-	return w.path(dir)
+	return w.mount(p.mount)
 }
 
 // device follows one block device, by its name in /sys/class/block.
@@ -161,10 +139,10 @@ func (w *walk) device(name string) error {
 		return err
 	}
 	if backing != "" {
-		if _, err := os.Stat(backing); err != nil {
+		if err := w.path(backing); err != nil {
 			return fmt.Errorf("cannot find the image under %s: %w", name, err)
 		}
-		return w.path(backing)
+		return nil
 	}
 	for _, lower := range w.survey.lowerDevices(name) {
 		if err := w.device(lower); err != nil {
@@ -172,69 +150,4 @@ func (w *walk) device(name string) error {
 		}
 	}
 	return nil
-}
-
-// devices names the block devices of a mount's superblock: one for most
-// filesystems, every member for btrfs, none for those without a device.
-func (s *Survey) devices(m *mountinfo.Info) []string {
-	if m.Major != 0 {
-		if target, err := os.Readlink(s.system.sys("dev", "block", superblockOf(m).String())); err == nil {
-			return []string{filepath.Base(target)}
-		}
-		return nil
-	}
-	if m.FSType != "btrfs" {
-		return nil
-	}
-	return s.btrfsMembers(m.Source)
-}
-
-// btrfsMembers finds the devices beside source in /sys/fs/btrfs: btrfs has a
-// device number of its own, so mountinfo names one member only by its path.
-func (s *Survey) btrfsMembers(source string) []string {
-	if resolved, err := filepath.EvalSymlinks(source); err == nil {
-		source = resolved
-	}
-	name := filepath.Base(source)
-	members, _ := filepath.Glob(s.system.sys("fs", "btrfs", "*", "devices", "*"))
-	for _, member := range members {
-		if filepath.Base(member) == name {
-			return names(filepath.Dir(member))
-		}
-	}
-	return []string{name}
-}
-
-// backingFile is the path of the image under a loop device, "" for others.
-func (s *Survey) backingFile(name string) (string, error) {
-	text, err := os.ReadFile(s.system.sys("class", "block", name, "loop", "backing_file"))
-	if err != nil {
-		return "", nil //nolint:nilerr // not a loop device
-	}
-	path := strings.TrimSuffix(string(text), "\n")
-	if deleted := strings.TrimSuffix(path, " (deleted)"); deleted != path {
-		return "", fmt.Errorf("the image %q under %s was deleted, so what it lies on cannot be told", deleted, name)
-	}
-	return path, nil
-}
-
-// lowerDevices names what a block device is made of: the disk of a partition,
-// the members of a mapped device or an array.
-func (s *Survey) lowerDevices(name string) []string {
-	dir := s.system.sys("class", "block", name)
-	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
-		if target, err := filepath.EvalSymlinks(dir); err == nil {
-			return []string{filepath.Base(filepath.Dir(target))}
-		}
-	}
-	return names(filepath.Join(dir, "slaves"))
-}
-
-func names(dir string) []string {
-	entries, _ := os.ReadDir(dir)
-	found := make([]string, 0, len(entries))
-	for _, e := range entries {
-		found = append(found, e.Name())
-	}
-	return found
 }

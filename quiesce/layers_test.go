@@ -38,15 +38,14 @@ func TestStackIsRankedFromTheTopWhateverOrderIsConfigured(t *testing.T) {
 		mounts []string
 		want   []ranked
 	}{
-		"two, upper first":             {[]string{m, b}, []ranked{{m, 0}, {b, 1}}},
-		"two, lower first":             {[]string{b, m}, []ranked{{m, 0}, {b, 1}}},
-		"top and bottom, not between":  {[]string{b, p}, []ranked{{p, 0}, {b, 1}}},
-		"three, top to bottom":         {[]string{p, m, b}, three},
-		"three, bottom to top":         {[]string{b, m, p}, three},
-		"three, the middle one first":  {[]string{m, p, b}, three},
-		"three, the middle one first,": {[]string{m, b, p}, three},
-		"three, the top between":       {[]string{b, p, m}, three},
-		"three, the bottom between":    {[]string{p, b, m}, three},
+		"the top alone":                      {[]string{p}, []ranked{{p, 0}}},
+		"the middle, with the top found":     {[]string{m}, []ranked{{p, 0}, {m, 1}}},
+		"the bottom, with both others found": {[]string{b}, three},
+		"top and bottom":                     {[]string{b, p}, three},
+		"top to bottom":                      {[]string{p, m, b}, three},
+		"bottom to top":                      {[]string{b, m, p}, three},
+		"the middle one first":               {[]string{m, p, b}, three},
+		"the middle one last":                {[]string{b, p, m}, three},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, ranks(find(t, c.mounts...))); diff != "" {
@@ -62,7 +61,7 @@ func TestFilesystemsSideBySideShareARank(t *testing.T) {
 	left, right := makeFS(t, bottom.Mount, "left", "ext4"), makeFS(t, bottom.Mount, "right", "ext4")
 	apart := makeFS(t, dir, "apart", "ext4")
 	want := []ranked{{apart.Mount, 0}, {right.Mount, 0}, {left.Mount, 0}, {bottom.Mount, 1}}
-	if diff := cmp.Diff(want, ranks(find(t, bottom.Mount, apart.Mount, right.Mount, left.Mount))); diff != "" {
+	if diff := cmp.Diff(want, ranks(find(t, apart.Mount, right.Mount, left.Mount, bottom.Mount))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -99,8 +98,12 @@ func TestPathsOnADiskDependOnIt(t *testing.T) {
 			found, err := s.Filesystems(disks(on))
 			must(t, err)
 			d := quiesce.Dependency{Name: "state_dir", Path: path}
-			err = s.Independent(found, []quiesce.Dependency{{Name: "socket", Path: "/proc"}, d})
-			if diff := cmp.Diff(error(&quiesce.DependencyError{Dependency: d, Mount: on}), err); diff != "" {
+			err = s.Independent(found.Filesystems, []quiesce.Dependency{{Name: "socket", Path: "/proc"}, d})
+			at := on
+			if strings.Contains(name, "image") {
+				at = image.Mount // which is frozen, too
+			}
+			if diff := cmp.Diff(error(&quiesce.DependencyError{Dependency: d, Mount: at}), err); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -127,7 +130,7 @@ func TestPathsElsewhereDependOnNothingThatIsFrozen(t *testing.T) {
 		"not there yet":                    dir + "/not/there/yet",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := survey(t).Independent(found, []quiesce.Dependency{{Name: "state_dir", Path: path}}); err != nil {
+			if err := survey(t).Independent(found.Filesystems, []quiesce.Dependency{{Name: "state_dir", Path: path}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -169,7 +172,7 @@ func TestPathWhoseLayersCannotBeToldIsAnError(t *testing.T) {
 		"a path that is no path": {dir + "/" + strings.Repeat("x", 300), "file name too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := s.Independent(found, []quiesce.Dependency{{Name: "state_dir", Path: c.path}})
+			err := s.Independent(found.Filesystems, []quiesce.Dependency{{Name: "state_dir", Path: c.path}})
 			if _, ok := errors.AsType[*quiesce.DependencyError](err); ok || err == nil {
 				t.Fatalf("got %v", err)
 			}

@@ -18,10 +18,12 @@ import (
 type System struct {
 	Proc string // "/proc" when empty
 	Sys  string // "/sys" when empty
+	Dev  string // "/dev" when empty
 }
 
 func (s System) proc(elem ...string) string { return under(s.Proc, "/proc", elem) }
 func (s System) sys(elem ...string) string  { return under(s.Sys, "/sys", elem) }
+func (s System) dev(elem ...string) string  { return under(s.Dev, "/dev", elem) }
 
 func under(root, fallback string, elem []string) string {
 	if root == "" {
@@ -30,15 +32,28 @@ func under(root, fallback string, elem []string) string {
 	return filepath.Join(append([]string{root}, elem...)...)
 }
 
-// Survey is one reading of the mount table, with sysfs beside it.
+// Survey is one reading of a mount table, with sysfs beside it.
 type Survey struct {
 	system System
-	mounts []*mountinfo.Info // in the table's order
+	root   string                       // goes before every path of the table; "" in the daemon's own namespace
+	init   bool                         // its root directory is the machine's, or the daemon's
+	mounts []*mountinfo.Info            // in the table's order
+	users  map[string][]*mountinfo.Info // by device, one mount of each superblock on it
+	images map[Superblock][]string      // loop devices by what their images lie on; nil until asked for
 }
 
 // Survey reads the mount table of the daemon's own mount namespace.
 func (s System) Survey() (*Survey, error) {
-	table, err := os.ReadFile(s.proc("self", "mountinfo"))
+	survey, err := s.surveyOf("self", "")
+	if err == nil {
+		survey.init = true
+	}
+	return survey, err
+}
+
+// surveyOf reads the mount table of a process, whose paths are seen below root.
+func (s System) surveyOf(process, root string) (*Survey, error) {
+	table, err := os.ReadFile(s.proc(process, "mountinfo"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the mount table: %w", err)
 	}
@@ -46,7 +61,17 @@ func (s System) Survey() (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Survey{system: s, mounts: mounts}, nil
+	found := &Survey{system: s, root: root, mounts: mounts, users: map[string][]*mountinfo.Info{}}
+	seen := map[Superblock]bool{}
+	for _, m := range mounts {
+		if sb := superblockOf(m); !seen[sb] {
+			seen[sb] = true
+			for _, device := range found.devices(m) {
+				found.users[device] = append(found.users[device], m)
+			}
+		}
+	}
+	return found, nil
 }
 
 // parseMounts reads the text of /proc/PID/mountinfo. A table without a single

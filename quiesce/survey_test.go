@@ -2,7 +2,9 @@ package quiesce_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,7 +151,7 @@ func TestFilesystemOnALoopDevice(t *testing.T) {
 			store := makeFS(t, t.TempDir(), "store", fstype)
 			want := []quiesce.Filesystem{{
 				Type: fstype, Path: store.Mount, Mounts: []string{store.Mount},
-				Devices: []string{source(t, store.Mount)}, Disks: []string{"disk-0"},
+				Devices: []string{source(t, store.Mount)}, Disks: []string{"disk-0"}, Configured: true,
 			}}
 			got := find(t, store.Mount)
 			if diff := cmp.Diff(want, got, unstable); diff != "" {
@@ -173,7 +175,7 @@ func TestBindMountIsTheSameFilesystem(t *testing.T) {
 	got := find(t, bound, store.Mount)
 	want := []quiesce.Filesystem{{
 		Type: "ext4", Path: bound, Mounts: []string{store.Mount, bound},
-		Devices: []string{source(t, store.Mount)}, Disks: []string{"disk-0", "disk-1"},
+		Devices: []string{source(t, store.Mount)}, Disks: []string{"disk-0", "disk-1"}, Configured: true,
 	}}
 	if diff := cmp.Diff(want, got, unstable); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -186,7 +188,7 @@ func TestDiskThatNamesTwoMountsOfAFilesystemIsListedOnce(t *testing.T) {
 	bound := bind(t, store.Mount, dir+"/bound")
 	got, err := survey(t).Filesystems([]quiesce.Disk{{CID: "d", Mounts: []string{store.Mount, bound}}})
 	must(t, err)
-	if len(got) != 1 || len(got[0].Disks) != 1 {
+	if len(got.Filesystems) != 1 || len(got.Filesystems[0].Disks) != 1 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -201,7 +203,7 @@ func TestBtrfsSubvolumesAreOneFilesystem(t *testing.T) {
 	b := mount(t, dir+"/b", "-o", "subvol=b", loop)
 	want := []quiesce.Filesystem{{
 		Type: "btrfs", Path: a, Mounts: []string{top.Mount, a, b},
-		Devices: []string{source(t, top.Mount)}, Disks: []string{"disk-0", "disk-1"},
+		Devices: []string{source(t, top.Mount)}, Disks: []string{"disk-0", "disk-1"}, Configured: true,
 	}}
 	if diff := cmp.Diff(want, find(t, a, b), unstable); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -299,7 +301,7 @@ func TestMountThatIsNotThereNamesDiskAndMount(t *testing.T) {
 		"a directory that is no mount point":  {dir, "nothing is mounted there"},
 		"a file that is no mount point":       {dir + "/file", "nothing is mounted there"},
 		"a path below a file":                 {dir + "/file/store", "not a directory"},
-		"a link to itself is not called gone": {dir + "/loop", "EvalSymlinks: too many links"},
+		"a link to itself is not called gone": {dir + "/loop", "too many levels of symbolic links"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := survey(t).Filesystems([]quiesce.Disk{{CID: "vol-7", Mounts: []string{c.path}}})
@@ -340,32 +342,81 @@ func TestOnlyAReadOnlySuperblockIsReadOnly(t *testing.T) {
 func TestFilesystemsThatCannotBeHeldAreNotFreezable(t *testing.T) {
 	dir := t.TempDir()
 	tmpfs := mount(t, dir+"/tmpfs", "-t", "tmpfs", "none")
-	rootful := bind(t, t.TempDir(), dir+"/of-root")
-	for name, c := range map[string]struct{ mount, want string }{
-		"tmpfs":                           {tmpfs, "a filesystem of type tmpfs cannot be held by freezing it"},
-		"overlay":                         {overlay(t, tmpfs, dir+"/merged"), "a filesystem of type overlay cannot be held by freezing it"},
-		"the root filesystem":             {"/", "it is the root filesystem, on which the daemon and the CPI live"},
-		"a bind mount of the root's part": {rootful, "it is the root filesystem, on which the daemon and the CPI live"},
-	} {
+	for name, at := range map[string]string{"tmpfs": tmpfs, "overlay": overlay(t, tmpfs, dir+"/merged")} {
 		t.Run(name, func(t *testing.T) {
-			err := find(t, c.mount)[0].Freezable()
-			want := `cannot freeze "` + c.mount + `": ` + c.want
-			if err == nil || err.Error() != want {
-				t.Errorf("got %v\nwant %s", err, want)
+			f := find(t, at)[0]
+			freeze := fmt.Sprintf("cannot freeze %q: a filesystem of type %s cannot be held by freezing it", at, name)
+			if err := f.Freezable(); err == nil || err.Error() != freeze {
+				t.Errorf("got %v\nwant %s", err, freeze)
+			}
+			write := fmt.Sprintf("cannot write out %q: a filesystem of type %s is never opened", at, name)
+			if err := f.Writable(); err == nil || err.Error() != write {
+				t.Errorf("got %v\nwant %s", err, write)
+			}
+		})
+	}
+}
+
+func TestRootFilesystemIsFrozenOnlyIfConfigured(t *testing.T) {
+	bound := bind(t, t.TempDir(), t.TempDir()+"/of-root")
+	for name, at := range map[string]string{"the root": "/", "a bind mount of a part of it": bound} {
+		t.Run(name, func(t *testing.T) {
+			s, err := quiesce.System{Sys: t.TempDir()}.Survey() // without what else lies on this machine's disk
+			must(t, err)
+			found, err := s.Filesystems(disks(at))
+			must(t, err)
+			i := slices.IndexFunc(found.Filesystems, func(f quiesce.Filesystem) bool { return f.Path == at })
+			if i < 0 || !found.Filesystems[i].Root || found.Filesystems[i].PassedOver() != "" || found.Filesystems[i].Freezable() != nil {
+				t.Fatalf("got %+v", found.Filesystems)
+			}
+			binary := quiesce.Dependency{Name: "the daemon's executable", Path: "/usr/bin/env"}
+			want := &quiesce.DependencyError{Dependency: binary, Mount: at}
+			if diff := cmp.Diff(error(want), s.Independent(found.Filesystems[i:i+1], []quiesce.Dependency{binary})); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
 func TestTypesThatAreNeverOpened(t *testing.T) {
-	for fstype, freezable := range map[string]bool{
-		"ext4": true, "xfs": true, "btrfs": true, "ext3": true, "f2fs": true,
-		"nfs": false, "nfs4": false, "fuse": false, "fuse.sshfs": false, "fuseblk.ntfs-3g": false,
-		"virtiofs": false, "9p": false, "ceph": false, "cifs": false,
+	for fstype, c := range map[string]struct{ freezable, writable bool }{
+		"ext4": {true, true}, "xfs": {true, true}, "btrfs": {true, true}, "ext3": {true, true}, "f2fs": {true, true},
+		"vfat": {false, true}, "exfat": {false, true},
+		"nfs": {}, "nfs4": {}, "fuse": {}, "fuse.sshfs": {}, "fuseblk.ntfs-3g": {}, "virtiofs": {}, "9p": {}, "ceph": {}, "cifs": {},
+		"autofs": {}, "tmpfs": {}, "ramfs": {}, "overlay": {},
 	} {
 		t.Run(fstype, func(t *testing.T) {
-			if err := (quiesce.Filesystem{Type: fstype, Path: "/store"}).Freezable(); (err == nil) != freezable {
-				t.Errorf("got %v", err)
+			f := quiesce.Filesystem{Type: fstype, Path: "/store"}
+			if freeze, write := f.Freezable(), f.Writable(); (freeze == nil) != c.freezable || (write == nil) != c.writable {
+				t.Errorf("got %v, %v", freeze, write)
+			}
+		})
+	}
+}
+
+func TestWhatIsPassedOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		filesystem quiesce.Filesystem
+		want       string
+	}{
+		"what is found and can be frozen is not": {quiesce.Filesystem{Type: "xfs"}, ""},
+		"what is configured is not":              {quiesce.Filesystem{Type: "vfat", Configured: true, Root: true}, ""},
+		"what is read-only, if configured too": {
+			quiesce.Filesystem{Type: "xfs", Configured: true, ReadOnly: true}, "/x is read-only: nothing to bring to rest",
+		},
+		"the root that was found": {
+			quiesce.Filesystem{Type: "xfs", Root: true},
+			"/x lies on the disk and is not frozen: it is the root filesystem, and not among the configured mounts",
+		},
+		"a type that was found and cannot be frozen": {
+			quiesce.Filesystem{Type: "vfat"},
+			"/x lies on the disk and is not frozen: a filesystem of type vfat cannot be held by freezing it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.filesystem.Path = "/x"
+			if got := c.filesystem.PassedOver(); got != c.want {
+				t.Errorf("got %q\nwant %q", got, c.want)
 			}
 		})
 	}

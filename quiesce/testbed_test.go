@@ -96,7 +96,12 @@ func disks(mounts ...string) []quiesce.Disk {
 // find surveys one disk for each mount.
 func find(t testing.TB, mounts ...string) []quiesce.Filesystem {
 	t.Helper()
-	found, err := survey(t).Filesystems(disks(mounts...))
+	return contents(t, disks(mounts...)...).Filesystems
+}
+
+func contents(t testing.TB, disks ...quiesce.Disk) *quiesce.Contents {
+	t.Helper()
+	found, err := survey(t).Filesystems(disks)
 	must(t, err)
 	return found
 }

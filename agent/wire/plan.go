@@ -20,7 +20,8 @@ type Plan struct {
 // Disk is a configured disk.
 type Disk struct {
 	CID    string   `json:"disk_cid"`
-	Mounts []string `json:"mounts"`
+	Device string   `json:"device,omitempty"`
+	Mounts []string `json:"mounts,omitempty"`
 }
 
 // Filesystem is a superblock on the disks.
@@ -51,12 +52,17 @@ func FromPlan(p agent.Plan) Plan {
 		w.Disks = append(w.Disks, Disk(d))
 	}
 	for _, f := range p.Filesystems {
-		w.Filesystems = append(w.Filesystems, Filesystem{f.Path, f.String(), f.Type, f.Devices, f.Disks, f.Rank})
+		w.Filesystems = append(w.Filesystems, FromFilesystem(f))
 	}
 	for _, a := range p.Actions {
 		w.Actions = append(w.Actions, Action{string(a.Kind), a.Target, a.Undo(), a.Budget.Seconds()})
 	}
 	return w
+}
+
+// FromFilesystem is the filesystem's JSON form.
+func FromFilesystem(f quiesce.Filesystem) Filesystem {
+	return Filesystem{f.Path, f.String(), f.Type, f.Devices, f.Disks, f.Rank}
 }
 
 // domain is the part of a stored plan that whoever takes up a run needs.

@@ -43,7 +43,7 @@ func full() agent.Record {
 		},
 		Plan: agent.Plan{
 			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", CPIFreezes: true,
-			Disks: []quiesce.Disk{{CID: "vol-1", Mounts: []string{"/store", "/store2"}}, {CID: "vol-2", Mounts: []string{"/more"}}},
+			Disks: []quiesce.Disk{{CID: "vol-1", Mounts: []string{"/store", "/store2"}}, {CID: "vol-2", Device: "/dev/vdc", Mounts: []string{"/more"}}},
 			Filesystems: []quiesce.Filesystem{{
 				Superblock: quiesce.Superblock{Major: 254, Minor: 17}, Type: "btrfs", Path: "/store", MountID: 40,
 				Mounts: []string{"/store", "/bound"}, Devices: []string{"vdb1", "vdc1"}, Disks: []string{"vol-1"},
@@ -83,7 +83,7 @@ func full() agent.Record {
 // kept compares what a stored record keeps. A filesystem's superblock, mount id,
 // mounts and flags are those of one moment, of no use to another daemon.
 var kept = cmp.Options{
-	cmpopts.IgnoreFields(quiesce.Filesystem{}, "Superblock", "MountID", "Mounts", "ReadOnly", "Root"),
+	cmpopts.IgnoreFields(quiesce.Filesystem{}, "Superblock", "MountID", "Mounts", "Configured", "ReadOnly", "Root"),
 	cmpopts.EquateEmpty(),
 }
 

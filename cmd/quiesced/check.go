@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
 	"github.com/quiesced/quiesced/quiesce"
 )
 
@@ -20,16 +23,58 @@ func checkConfigVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !static {
-				if err := errors.Join(checkMachine(c)...); err != nil {
-					return usageError{err}
-				}
+			if static {
+				return g.success(map[string]any{"config": g.config, "ok": true}, "%s is good\n", g.config)
 			}
-			return g.success(map[string]any{"config": g.config, "ok": true}, "%s is good\n", g.config)
+			if err := errors.Join(checkMachine(c)...); err != nil {
+				return usageError{err}
+			}
+			return g.checked(c.settings().Disks)
 		},
 	}
 	cmd.Flags().BoolVar(&static, "static", false, "do not look at mounts and the CPI of this machine")
 	return cmd
+}
+
+// machine is what a freeze of every disk would be about.
+type machine struct {
+	Config      string            `json:"config"`
+	OK          bool              `json:"ok"`
+	Filesystems []wire.Filesystem `json:"filesystems"`
+	Notes       []string          `json:"notes"`
+}
+
+// checked prints that a configuration is good, and what a freeze of its disks
+// would be about.
+func (g *globals) checked(disks []quiesce.Disk) error {
+	survey, err := quiesce.System{}.Survey()
+	if err != nil {
+		return err
+	}
+	on, err := survey.Filesystems(disks)
+	if err != nil {
+		return err
+	}
+	m := machine{Config: g.config, OK: true, Filesystems: []wire.Filesystem{}, Notes: []string{}}
+	rows := [][]string{}
+	for _, f := range on.Filesystems {
+		if why := f.PassedOver(); why != "" {
+			m.Notes = append(m.Notes, why)
+			continue
+		}
+		m.Filesystems = append(m.Filesystems, wire.FromFilesystem(f))
+		rows = append(rows, []string{f.Path, f.Type, strings.Join(f.Devices, ", "), strings.Join(f.Disks, ", ")})
+	}
+	m.Notes = append(m.Notes, on.Notes...)
+	if g.json {
+		return g.document(m)
+	}
+	g.table([]string{"Frozen", "Type", "Devices", "Disks"}, rows)
+	for _, note := range m.Notes {
+		g.printf("\n%s\n", note)
+	}
+	g.printf("\n%s is good\n", g.config)
+	return nil
 }
 
 // checkMachine compares the configuration with the machine: what it finds would
@@ -47,16 +92,28 @@ func checkMachine(c *Config) []error {
 	}
 	settings := c.settings()
 	for i, disk := range settings.Disks {
-		fs, err := survey.Filesystems([]quiesce.Disk{disk})
-		for _, f := range fs {
-			err = errors.Join(err, f.Freezable())
-		}
-		if err == nil {
-			err = survey.Independent(fs, settings.Depends)
-		}
-		if err != nil {
+		if err := checkDisk(survey, &settings, disk); err != nil {
 			errs = append(errs, fmt.Errorf("disks[%d]: %w", i, err))
 		}
 	}
 	return errs
+}
+
+// checkDisk says what is in the way of freezing a disk.
+func checkDisk(survey *quiesce.Survey, settings *agent.Settings, disk quiesce.Disk) error {
+	found, err := survey.Filesystems([]quiesce.Disk{disk})
+	if err != nil {
+		return err
+	}
+	var frozen []quiesce.Filesystem
+	for _, f := range found.Filesystems {
+		if f.PassedOver() == "" {
+			frozen = append(frozen, f)
+			err = errors.Join(err, f.Freezable())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return survey.Independent(frozen, settings.Depends)
 }

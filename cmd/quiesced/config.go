@@ -62,6 +62,7 @@ type InstanceConfig struct {
 // DiskConfig is a persistent disk.
 type DiskConfig struct {
 	CID    string   `yaml:"cid"`
+	Device string   `yaml:"device"`
 	Mounts []string `yaml:"mounts"`
 }
 
@@ -204,8 +205,11 @@ func (c *Config) checkDisks(d *document) {
 		if disk.CID == "" {
 			d.fail(key+".cid", "needed")
 		}
-		if len(disk.Mounts) == 0 {
-			d.fail(key+".mounts", "needs at least one mount point")
+		switch {
+		case disk.Device != "":
+			d.absolute(key+".device", disk.Device)
+		case len(disk.Mounts) == 0:
+			d.fail(key+".mounts", "needs a mount point, or disks[].device in its place")
 		}
 		for j, mount := range disk.Mounts {
 			d.absolute(fmt.Sprintf("%s.mounts[%d]", key, j), mount)
