@@ -12,9 +12,10 @@ import (
 // elsewhere looks for what the daemon's own mount table does not show: mounts in
 // other mount namespaces.
 type elsewhere struct {
-	survey *Survey
-	known  map[string]bool // devices whose users another table of the kernel tells
-	tables []*Survey       // of other processes; nil until they are needed
+	survey   *Survey
+	known    map[string]bool // devices whose users another table of the kernel tells
+	tables   []*Survey       // of other processes; nil until they are needed
+	journals []journal       // found in them
 }
 
 // complete adds to an extent what is mounted in other mount namespaces alone. A
@@ -31,31 +32,29 @@ func (o *elsewhere) complete(e *extent) error {
 		if used != claimed {
 			continue
 		}
-		f, ok := o.user(name)
-		if !ok {
+		if !o.user(e, name) {
 			return fmt.Errorf("device %s is in use, and no mount table, array or swap shows by whom", name)
-		}
-		if f.mount != nil {
-			e.add(f)
 		}
 	}
 	return nil
 }
 
-// user finds who has mounted a device in another mount namespace. The mount is
-// nil where the device is the journal of something mounted there.
-func (o *elsewhere) user(name string) (found, bool) {
+// user finds who uses a device in another mount namespace: a filesystem, or one
+// of which it is the journal.
+func (o *elsewhere) user(e *extent, name string) bool {
 	for _, view := range o.all() {
 		for _, m := range view.users[name] {
-			return found{view: view, mount: m}, true
+			e.add(found{view: view, mount: m})
+			return true
 		}
-		for _, p := range view.journals() {
-			if p.device == name {
-				return found{}, true
+		for _, j := range view.journals() {
+			if j.device == name {
+				o.journals = append(o.journals, j)
+				return true
 			}
 		}
 	}
-	return found{}, false
+	return false
 }
 
 // reach chooses the mount through which a filesystem is opened. One that nothing

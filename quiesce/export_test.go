@@ -14,16 +14,32 @@ func (s System) must() *Survey {
 	return survey
 }
 
+// ParseSwaps lists paths, those of files before those of devices.
+func ParseSwaps(table string) (files, devices []string, err error) {
+	all, err := parseSwaps(table)
+	for _, one := range all {
+		if one.File {
+			files = append(files, one.Path)
+		} else {
+			devices = append(devices, one.Path)
+		}
+	}
+	return files, devices, err
+}
+
+// MountAt is the id of the mount that is seen at a path without links.
+func (s *Survey) MountAt(path string) uint64 { return uint64(s.mountAt(path).ID) }
+
 func (s System) BackingFile(device string) (string, error) {
-	return (s.must()).backingFile(device)
+	return s.must().backingFile(device)
 }
 
 func (s System) LowerDevices(device string) []string {
-	return (s.must()).lowerDevices(device)
+	return s.must().lowerDevices(device)
 }
 
 func (s System) BtrfsMembers(source string) []string {
-	return (s.must()).btrfsMembers(source)
+	return s.must().btrfsMembers(source)
 }
 
 // Under lists the block devices under one, its own first, top down.

@@ -11,9 +11,10 @@ import (
 
 // journal is a device that a filesystem needs beside those that hold it.
 type journal struct {
-	mount  *mountinfo.Info // of the filesystem; nil if it is mounted elsewhere
 	device string
 	kind   journalKind
+	owner  string     // where the filesystem is mounted, as far as that is known
+	of     Superblock // the filesystem's, zero if it is not known
 }
 
 type journalKind string
@@ -37,7 +38,7 @@ func (s *Survey) journals() []journal {
 	}
 	for _, device := range s.system.externalJournals() {
 		if !slices.ContainsFunc(all, func(j journal) bool { return j.device == device }) {
-			all = append(all, journal{nil, device, ext4Journal})
+			all = append(all, journal{device: device, kind: ext4Journal, owner: "a filesystem in another mount namespace"})
 		}
 	}
 	return all
@@ -50,13 +51,13 @@ func (s *Survey) journalsOf(m *mountinfo.Info) []journal {
 		for key, kind := range map[string]journalKind{"logdev": xfsLog, "rtdev": xfsRealtime} {
 			path, _ := option(m.VFSOptions, key)
 			if device, err := s.blockDevice(path); path != "" && err == nil {
-				all = append(all, journal{m, device, kind})
+				all = append(all, journal{device, kind, s.root + m.Mountpoint, superblockOf(m)})
 			}
 		}
 	case "ext3", "ext4":
 		for _, device := range s.devices(m) {
 			if external := s.system.journalOf(device); external != "" {
-				all = append(all, journal{m, external, ext4Journal})
+				all = append(all, journal{external, ext4Journal, s.root + m.Mountpoint, superblockOf(m)})
 			}
 		}
 	}

@@ -61,13 +61,9 @@ func (c *contents) journalNotes() []string {
 			}
 		}
 	}
-	for _, j := range c.journals {
-		owner := "a filesystem in another mount namespace"
-		if j.mount != nil {
-			owner = j.mount.Mountpoint
-		}
-		if c.covers(j.device) && (j.mount == nil || !c.has(superblockOf(j.mount))) {
-			all = append(all, fmt.Sprintf("%s on the disk is the %s of %s, which is not frozen", j.device, j.kind, owner))
+	for _, j := range slices.Concat(c.journals, c.elsewhere.journals) {
+		if c.covers(j.device) && !c.has(j.of) {
+			all = append(all, fmt.Sprintf("%s on the disk is the %s of %s, which is not frozen", j.device, j.kind, j.owner))
 		}
 	}
 	return all

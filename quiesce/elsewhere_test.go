@@ -1,0 +1,142 @@
+package quiesce_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
+)
+
+// inNamespace mounts a device at a directory in a mount namespace of its own, in
+// which a process stays for as long as the test runs. It returns the path that
+// leads there.
+func inNamespace(t testing.TB, device, at string, options ...string) string {
+	t.Helper()
+	must(t, os.MkdirAll(at, 0o755))
+	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", `mount "$@" && echo up && read end`, "sh")
+	cmd.Args = append(append(cmd.Args, options...), device, at)
+	end, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		must(t, end.Close())
+		_ = cmd.Wait()
+	})
+	if n, err := out.Read(make([]byte, 3)); n != 3 {
+		t.Fatalf("cannot mount %s in another namespace: %v", device, err)
+	}
+	return fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, at)
+}
+
+func TestFilesystemInAnotherMountNamespaceIsFoundAndFrozen(t *testing.T) {
+	freezer := newFreezer(t)
+	for name, deep := range map[string]bool{"a partition": false, "an image on a filesystem of ours": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			loop := partitioned(t, dir, 3)
+			ours := mount(t, dir+"/1", loop+"p1")
+			device := loop + "p2"
+			if deep {
+				device = attach(t, ours+"/nested.img", 4<<20)
+				run(t, "mkfs.ext4", "-q", "-F", device)
+			}
+			theirs := inNamespace(t, device, dir+"/2")
+			got := contents(t, quiesce.Disk{CID: "d", Mounts: []string{ours}})
+			want := []brief{{theirs, false, "d"}, {ours, true, "d"}}
+			if diff := cmp.Diff(want, briefly(got)); diff != "" || len(got.Notes) > 0 {
+				t.Fatalf("notes %q, -want +got:\n%s", got.Notes, diff)
+			}
+			freezeAndThaw(t, freezer, got.Filesystems)
+		})
+	}
+}
+
+// whileFrozen does something while a filesystem is frozen by fsfreeze(8).
+func whileFrozen(t testing.TB, at string, do func()) {
+	t.Helper()
+	stop, err := loopfs.ThawAfter(at, 10*time.Second)
+	must(t, err)
+	defer stop()
+	run(t, "fsfreeze", "-f", at)
+	defer run(t, "fsfreeze", "-u", at)
+	do()
+}
+
+// freezeAndThaw sees filesystems frozen, and thawed by the guard.
+func freezeAndThaw(t testing.TB, freezer *quiesce.Freezer, fs []quiesce.Filesystem) {
+	t.Helper()
+	for _, f := range fs {
+		stop, err := loopfs.ThawAfter(f.Path, 8*time.Second)
+		must(t, err)
+		t.Cleanup(stop)
+	}
+	g, err := freezer.Start(t.Context(), "r", fs, 4*time.Second)
+	must(t, err)
+	err = g.Freeze(t.Context())
+	result, thawErr := g.Thaw(t.Context())
+	must(t, err)
+	must(t, thawErr)
+	if !result.Unbroken() {
+		t.Errorf("the freeze was broken: %+v", result)
+	}
+}
+
+func TestMountThatIsCoveredHereIsReachedThroughAnotherNamespace(t *testing.T) {
+	dir := t.TempDir()
+	loop := partitioned(t, dir, 2)
+	ours := mount(t, dir+"/1", loop+"p1")
+	theirs := inNamespace(t, loop+"p2", dir+"/2")
+	mount(t, dir+"/covered/at", loop+"p2")
+	cover := func() func() {
+		run(t, "mount", "-t", "tmpfs", "none", dir+"/covered")
+		return func() { run(t, "umount", dir+"/covered") }
+	}
+	defer cover()()
+	want := []brief{{theirs, false, "disk-0"}, {ours, true, "disk-0"}}
+	if diff := cmp.Diff(want, briefly(contents(t, disks(ours)...))); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestMountThatNothingLeadsToIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	loop := partitioned(t, dir, 2)
+	ours := mount(t, dir+"/1", loop+"p1")
+	hidden := mount(t, dir+"/covered/at", loop+"p2")
+	run(t, "mount", "-t", "tmpfs", "none", dir+"/covered")
+	defer run(t, "umount", dir+"/covered")
+	_, err := survey(t).Filesystems(disks(ours))
+	want := fmt.Sprintf("cannot reach what lies on disk \"disk-0\": no mount point of ext4 on %sp2, such as %q, leads to it", loop, hidden)
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+func TestDeviceThatSomebodyUnknownUsesIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct{ device, held string }{
+		"a partition beside": {partitioned(t, dir, 2), "p2"},
+		"a whole disk":       {attach(t, dir+"/whole.img", 16<<20), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			held, err := os.OpenFile(c.device+c.held, os.O_RDONLY|unix.O_EXCL, 0)
+			must(t, err)
+			defer held.Close()
+			_, err = survey(t).Filesystems([]quiesce.Disk{{CID: "d", Device: c.device}})
+			want := "cannot tell what lies on disk \"d\": device " + filepath.Base(c.device) + c.held + " is in use, and no mount table, array or swap shows by whom"
+			if err == nil || err.Error() != want {
+				t.Errorf("got %v\nwant %s", err, want)
+			}
+		})
+	}
+}
