@@ -131,9 +131,7 @@ func (c *contents) has(sb Superblock) bool {
 }
 
 // mounted is the mount at a configured path, which may be reached through
-// symbolic links (BOSH links /var/vcap/store on some VMs). The kernel says which
-// one is to be seen there: in the table's order neither a mount beneath another
-// nor one hidden by a mount of a parent directory can be told.
+// symbolic links (BOSH links /var/vcap/store on some VMs).
 func (s *Survey) mounted(path string) (*mountinfo.Info, error) {
 	p, err := s.locate(path)
 	var failed *fs.PathError
@@ -198,7 +196,10 @@ func (s *Survey) filesystem(m *mountinfo.Info) Filesystem {
 func (c *contents) rank() error {
 	below := make([][]Superblock, len(c.found))
 	for i, f := range c.found {
-		layers, err := f.view.layersOf(f.mount)
+		layers, err := c.survey.layersOf(f.mount)
+		if errors.Is(err, fs.ErrNotExist) { // the image is to be seen in its mount namespace alone
+			layers, err = f.view.layersOf(f.mount)
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot tell what %q is stacked upon: %w", f.Path, err)
 		}

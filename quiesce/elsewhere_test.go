@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"github.com/quiesced/quiesced/quiesce"
@@ -23,6 +24,13 @@ func inNamespace(t testing.TB, device, at string, options ...string) string {
 	must(t, os.MkdirAll(at, 0o755))
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", `mount "$@" && echo up && read end`, "sh")
 	cmd.Args = append(append(cmd.Args, options...), device, at)
+	return inProcess(t, cmd, at)
+}
+
+// inProcess starts a process that says when it has mounted something at a
+// directory, and ends it with the test.
+func inProcess(t testing.TB, cmd *exec.Cmd, at string) string {
+	t.Helper()
 	end, err := cmd.StdinPipe()
 	must(t, err)
 	out, err := cmd.StdoutPipe()
@@ -33,27 +41,49 @@ func inNamespace(t testing.TB, device, at string, options ...string) string {
 		_ = cmd.Wait()
 	})
 	if n, err := out.Read(make([]byte, 3)); n != 3 {
-		t.Fatalf("cannot mount %s in another namespace: %v", device, err)
+		t.Fatalf("%v does not mount: %v", cmd, err)
 	}
 	return fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, at)
 }
 
+// inChroot is inNamespace for a process that sees nothing of ours but the root
+// filesystem.
+func inChroot(t testing.TB, device, at string) string {
+	t.Helper()
+	root := t.TempDir()
+	must(t, os.MkdirAll(at, 0o755))
+	script := `mount --bind / "$3" && mount "$1" "$3$2" && exec chroot "$3" sh -c 'echo up && read end'`
+	return inProcess(t, exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", device, at, root), at)
+}
+
 func TestFilesystemInAnotherMountNamespaceIsFoundAndFrozen(t *testing.T) {
 	freezer := newFreezer(t)
-	for name, deep := range map[string]bool{"a partition": false, "an image on a filesystem of ours": true} {
+	partition := func(t *testing.T, loop, _ string) string { return loop + "p2" }
+	image := func(t *testing.T, _, ours string) string {
+		device := attach(t, ours+"/nested.img", 4<<20)
+		run(t, "mkfs.ext4", "-q", "-F", device)
+		return device
+	}
+	sees := func(t testing.TB, device, at string) string { return inNamespace(t, device, at) }
+	for name, c := range map[string]struct {
+		device func(t *testing.T, loop, ours string) string
+		mount  func(t testing.TB, device, at string) string
+		want   []int // ranks, theirs first
+	}{
+		"a partition":                           {partition, sees, []int{0, 0}},
+		"a partition, in a chroot":              {partition, inChroot, []int{0, 0}},
+		"an image on a filesystem of ours":      {image, sees, []int{0, 1}},
+		"an image of ours that is unseen there": {image, inChroot, []int{0, 1}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			loop := partitioned(t, dir, 3)
 			ours := mount(t, dir+"/1", loop+"p1")
-			device := loop + "p2"
-			if deep {
-				device = attach(t, ours+"/nested.img", 4<<20)
-				run(t, "mkfs.ext4", "-q", "-F", device)
-			}
-			theirs := inNamespace(t, device, dir+"/2")
+			theirs := c.mount(t, c.device(t, loop, ours), dir+"/2")
 			got := contents(t, quiesce.Disk{CID: "d", Mounts: []string{ours}})
-			want := []brief{{theirs, false, "d"}, {ours, true, "d"}}
-			if diff := cmp.Diff(want, briefly(got)); diff != "" || len(got.Notes) > 0 {
+			want := []ranked{{theirs, c.want[0]}, {ours, c.want[1]}}
+			byPath := cmpopts.SortSlices(func(a, b ranked) bool { return a.Path < b.Path })
+			if diff := cmp.Diff(want, ranks(got.Filesystems), byPath); diff != "" || len(got.Notes) > 0 {
 				t.Fatalf("notes %q, -want +got:\n%s", got.Notes, diff)
 			}
 			freezeAndThaw(t, freezer, got.Filesystems)
