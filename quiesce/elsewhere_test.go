@@ -58,7 +58,7 @@ func inChroot(t testing.TB, device, at string) string {
 
 func TestFilesystemInAnotherMountNamespaceIsFoundAndFrozen(t *testing.T) {
 	freezer := newFreezer(t)
-	partition := func(t *testing.T, loop, _ string) string { return loop + "p2" }
+	partition := func(_ *testing.T, loop, _ string) string { return loop + "p2" }
 	image := func(t *testing.T, _, ours string) string {
 		device := attach(t, ours+"/nested.img", 4<<20)
 		run(t, "mkfs.ext4", "-q", "-F", device)
