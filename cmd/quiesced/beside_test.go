@@ -17,10 +17,10 @@ import (
 )
 
 // nested gives the world's disk a filesystem in an image on it, which nobody
-// configured.
+// configured, and which waits for the disk where it writes.
 func (w *world) nested() string {
 	w.t.Helper()
-	image, err := loopfs.Make(w.store, "nested", "ext4", 4<<20)
+	image, err := loopfs.Make(w.store, "nested", "ext4", 8<<20)
 	w.must(err)
 	w.t.Cleanup(func() { w.must(image.Close()) })
 	stop, err := loopfs.ThawAfter(image.Mount, safetyThaw)

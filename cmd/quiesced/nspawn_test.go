@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// machine is a container that a systemd of its own has booted, over an overlay
+// nspawn is a container that a systemd of its own has booted, over an overlay
 // of this machine's files.
-type machine struct {
+type nspawn struct {
 	t      *testing.T
 	name   string
 	root   string
@@ -30,10 +30,10 @@ type machine struct {
 
 // boot boots a machine. prepare is given the root directory first; shared is a
 // directory of this machine's that the container has at the same place.
-func boot(t *testing.T, shared string, prepare func(root string)) *machine {
+func boot(t *testing.T, shared string, prepare func(root string)) *nspawn {
 	t.Helper()
 	dir := t.TempDir()
-	m := &machine{t: t, name: "quiesced-test-" + strconv.Itoa(os.Getpid()), root: filepath.Join(dir, "root"), said: &bytes.Buffer{}}
+	m := &nspawn{t: t, name: "quiesced-test-" + strconv.Itoa(os.Getpid()), root: filepath.Join(dir, "root"), said: &bytes.Buffer{}}
 	layers := filepath.Join(dir, "layers")
 	m.must(os.Mkdir(layers, 0o700))
 	m.must(syscall.Mount("layers", layers, "tmpfs", 0, ""))
@@ -55,7 +55,7 @@ func boot(t *testing.T, shared string, prepare func(root string)) *machine {
 
 // groups are the directories that the container's control groups lie in: those
 // of both hierarchies where the machine has not only the unified one.
-func (m *machine) groups() []string {
+func (m *nspawn) groups() []string {
 	base := "/sys/fs/cgroup"
 	if _, err := os.Stat(base + "/cgroup.controllers"); err == nil {
 		return []string{filepath.Join(base, m.name)}
@@ -64,7 +64,7 @@ func (m *machine) groups() []string {
 }
 
 // start starts nspawn, in control groups of its own.
-func (m *machine) start(shared string) {
+func (m *nspawn) start(shared string) {
 	m.t.Helper()
 	script := `for group in ` + strings.Join(m.groups(), " ") + `; do
 	mkdir -p $group && echo $$ >$group/cgroup.procs || exit
@@ -84,7 +84,7 @@ exec systemd-nspawn -M "$1" -D "$2" --bind="$3" -b --register=no --keep-unit --c
 }
 
 // halt ends the container and everything in it.
-func (m *machine) halt() {
+func (m *nspawn) halt() {
 	if m.nspawn == nil || m.nspawn.Process == nil {
 		return
 	}
@@ -107,7 +107,7 @@ func (m *machine) halt() {
 
 // removeGroups removes the container's control groups, innermost first. The
 // kernel may need a moment until the last process is out.
-func (m *machine) removeGroups() {
+func (m *nspawn) removeGroups() {
 	for _, group := range m.groups() {
 		m.eventually(group+" is removed", func() bool {
 			var inner []string
@@ -129,7 +129,7 @@ func (m *machine) removeGroups() {
 // command is a command to run in the container. It should end by itself before
 // the container does, which would wait long for a process that is none of its own
 // and whose end nobody tells it. When ctx ends it is killed, with nsenter.
-func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
+func (m *nspawn) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(m.leader), "-a"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -137,7 +137,7 @@ func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // run runs a command in the container, and returns what it printed, trimmed.
-func (m *machine) run(args ...string) (string, error) {
+func (m *nspawn) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	if m.t.Context().Err() != nil { // in a cleanup
 		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
@@ -148,7 +148,7 @@ func (m *machine) run(args ...string) (string, error) {
 }
 
 // do runs a command in the container that must succeed.
-func (m *machine) do(args ...string) string {
+func (m *nspawn) do(args ...string) string {
 	m.t.Helper()
 	out, err := m.run(args...)
 	if err != nil {
@@ -158,19 +158,19 @@ func (m *machine) do(args ...string) string {
 }
 
 // property is one of the unit's properties.
-func (m *machine) property(name string) string {
+func (m *nspawn) property(name string) string {
 	m.t.Helper()
 	return m.do("systemctl", "show", "--value", "-p", name, "quiesced")
 }
 
-func (m *machine) must(err error) {
+func (m *nspawn) must(err error) {
 	m.t.Helper()
 	if err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-func (m *machine) eventually(what string, done func() bool) time.Duration {
+func (m *nspawn) eventually(what string, done func() bool) time.Duration {
 	m.t.Helper()
 	began := time.Now()
 	for !done() {

@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
 // fsfreeze freezes ("-f") or thaws ("-u") as somebody else would.
@@ -123,19 +121,6 @@ func TestThawNeedsNoConfiguration(t *testing.T) {
 	w.mustSay(w.run("thaw", "--socket", socket), exitOK, "cut", w.store, "thawed")
 	w.mustBeGoing()
 	w.touch("go")
-}
-
-// nested mounts a filesystem whose image lies on the disk, and so waits for the
-// disk where it writes.
-func (w *world) nested() string {
-	w.t.Helper()
-	upper, err := loopfs.Make(w.store, "upper", "ext4", 8<<20)
-	w.must(err)
-	w.t.Cleanup(func() { w.must(upper.Close()) })
-	stop, err := loopfs.ThawAfter(upper.Mount, safetyThaw)
-	w.must(err)
-	w.t.Cleanup(stop)
-	return upper.Mount
 }
 
 // A thaw that the kernel holds up keeps nobody waiting, and happens all the same.

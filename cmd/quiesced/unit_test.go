@@ -24,7 +24,7 @@ var unitFile = filepath.Join("..", "..", "packaging", "systemd", "quiesced.servi
 // unit is a world whose daemon a systemd runs.
 type unit struct {
 	*world
-	m *machine
+	m *nspawn
 }
 
 // newUnit boots a machine with the programs and the unit installed, and what
