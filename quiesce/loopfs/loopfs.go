@@ -107,9 +107,13 @@ func ThawAfter(mount string, after time.Duration) (stop func(), err error) {
 	}, nil
 }
 
-// execute runs a command; its error has what the command printed.
+// execute runs a command; its error has what the command printed. A terminal's
+// interrupt does not reach it: a mount(8) that ended by that would have mounted, or
+// not.
 func execute(args ...string) error {
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
