@@ -10,6 +10,7 @@ import (
 
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
@@ -237,9 +238,11 @@ func (a *Agent) begin(run *Run) (*performer, error) {
 		Started: run.started,
 		Phase:   PhasePrepare,
 	}}
+	failpoint.Hit("unrecorded")
 	if err := p.save(); err != nil {
 		return nil, refuse("", "cannot record the run before it begins: %w", err)
 	}
+	failpoint.Hit("recorded")
 	return p, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // finish decides what the run came to and makes it durable.
@@ -16,9 +17,11 @@ func (p *performer) finish(err, resumed error) Report {
 	p.record.Report = &report
 	p.record.Snapshots = p.snapshots(report)
 	p.record.Phase = ""
+	failpoint.Hit("unreported")
 	if err := p.save(); err != nil {
 		p.agent.keepUnsaved(p.record, err)
 	} else if !unresolved(report) {
+		failpoint.Hit("reported")
 		p.discard()
 	}
 	return report

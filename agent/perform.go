@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
@@ -121,6 +122,7 @@ func (p *performer) prepare(ctx context.Context) error {
 	if err := p.startGuard(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("guard-started")
 	for i, d := range p.record.Plan.Disks {
 		c := &call{disk: d.CID}
 		var err error
@@ -131,6 +133,7 @@ func (p *performer) prepare(ctx context.Context) error {
 		p.calls = append(p.calls, c)
 		p.watch(c)
 	}
+	defer failpoint.Hit("armed")
 	return p.arm(ctx)
 }
 
@@ -204,9 +207,11 @@ func (p *performer) pointInTime(ctx context.Context) error {
 			DiskCID: c.disk, Dir: p.dir(i), Process: c.process.Process(),
 		})
 	}
+	failpoint.Hit("calls-unrecorded")
 	if err := p.save(); err != nil {
 		return fmt.Errorf("cannot record what is about to be done: %w", err)
 	}
+	failpoint.Hit("calls-recorded")
 	if !p.record.Plan.Freezes() {
 		p.run.setPhase(PhaseSnapshot)
 		p.send()
@@ -225,6 +230,7 @@ func (p *performer) pointInTime(ctx context.Context) error {
 // deadline or a cancellation.
 func (p *performer) window(ctx context.Context) error {
 	p.agent.hold(true)
+	failpoint.Hit("before-freeze")
 	began := time.Now()
 	err := p.guard.Freeze(ctx)
 	p.timed(PhaseFreeze, began)
@@ -232,7 +238,9 @@ func (p *performer) window(ctx context.Context) error {
 		return firstCause(ctx, err)
 	}
 	p.run.setPhase(PhaseFrozen)
+	failpoint.Hit("frozen")
 	p.send()
+	failpoint.Hit("told")
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	defer p.agent.windowTurned(time.Time{})
@@ -250,6 +258,7 @@ func (p *performer) window(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+	failpoint.Hit("point-in-time")
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // Rounds of syncfs before a freeze: FIFREEZE makes one of its own while writers
@@ -29,6 +31,7 @@ func (p *performer) preSync(ctx context.Context) error {
 		return fmt.Errorf("cannot write out before the snapshot: %w", firstCause(ctx, err))
 	}
 	p.synced = true
+	failpoint.Hit("written-out")
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
@@ -53,6 +54,7 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 		}
 		cut := fmt.Errorf("the daemon ended while the run was in phase %q or later", r.Phase)
 		run.setPhase(PhaseSnapshot)
+		failpoint.Hit("taken-up")
 		if !p.collect() {
 			a.release()
 			return

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
@@ -21,7 +22,9 @@ func (p *performer) resume() error {
 	defer p.timed(PhaseResume, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
+	failpoint.Hit("before-thaw")
 	err := p.thaw(ctx)
+	failpoint.Hit("after-thaw")
 	p.agent.hold(false)
 	for _, c := range p.calls {
 		if c.sent.IsZero() {

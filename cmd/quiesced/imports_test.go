@@ -21,12 +21,13 @@ var allowedImports = map[string][]string{
 	"cpi/local":          {"cpi"},
 	"cpi/front":          {"cpi", "agent/natsapi", "agent/httpapi"},
 	"quiesce":            {"quiesce/guard", "quiesce/writeout"},
-	"quiesce/guard":      {},
+	"quiesce/guard":      {"quiesce/failpoint"},
+	"quiesce/failpoint":  {},
 	"quiesce/writeout":   {},
 	"quiesce/loopfs":     {},
 	"quiesce/monit":      {"quiesce"},
 	"quiesce/systemd":    {"quiesce"},
-	"agent":              {"quiesce", "quiesce/guard", "cpi"},
+	"agent":              {"quiesce", "quiesce/guard", "quiesce/failpoint", "cpi"},
 	"agent/schedule":     {},
 	"agent/boshvm":       {},
 	"agent/wire":         {"agent", "quiesce", "cpi"},
@@ -150,7 +151,7 @@ func TestGuardIsTheStandardLibraryAndTheKernelsInterface(t *testing.T) {
 		name, ours := own(p.ImportPath)
 		switch {
 		case p.Standard, strings.HasPrefix(p.ImportPath, "golang.org/x/sys/"):
-		case ours && slices.Contains([]string{"quiesce/guard", "quiesce/writeout", "cmd/quiesced-guard"}, name):
+		case ours && slices.Contains([]string{"quiesce/guard", "quiesce/failpoint", "quiesce/writeout", "cmd/quiesced-guard"}, name):
 		default:
 			t.Errorf("the guard's binary must not hold %s", p.ImportPath)
 		}

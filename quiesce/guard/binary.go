@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // Binary is the guard's executable, held open: it runs even when its package
@@ -76,7 +78,7 @@ func (b *Binary) command(state *os.File, args []string, further ...*os.File) *ex
 	return &exec.Cmd{
 		Path:        "/proc/self/fd/" + strconv.Itoa(binaryFD),
 		Args:        append([]string{"quiesced-guard"}, args...),
-		Env:         []string{"GOGC=off"},
+		Env:         append(failpoint.Environ(), "GOGC=off"),
 		Dir:         "/",
 		ExtraFiles:  append([]*os.File{state, b.file}, further...),
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},

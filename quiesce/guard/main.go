@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // Descriptors of the guard, and those of a "thaw" run.
@@ -76,6 +78,7 @@ func (p *program) run() int {
 	harden(len(p.mounts))
 	p.catchSignals()
 	p.startThreads()
+	failpoint.Hit("guard-ready")
 	answer("ready")
 	p.baton.open()
 	p.over.pass()

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // mount is a filesystem in the guard.
@@ -109,12 +111,15 @@ func (m *mount) freeze(ending *atomic.Bool) bool {
 	}
 	m.cell.began.Store(boottime())
 	m.cell.set(StateIntended, 0)
+	failpoint.Hit("intended")
 	if errno := ioctl(m.fd, fiFreeze); errno != 0 {
 		m.cell.set(StateFailed, errno)
 		return false
 	}
+	failpoint.Hit("froze")
 	m.cell.frozenAt.Store(boottime())
 	m.cell.set(StateFrozen, 0)
+	failpoint.Hit("froze-recorded")
 	return true
 }
 
@@ -197,7 +202,11 @@ func (m *mount) thawOurs() {
 		return
 	}
 	m.cell.set(StateThawing, 0)
-	m.conclude(m.fithaw())
+	failpoint.Hit("thawing")
+	errno := m.fithaw()
+	failpoint.Hit("thawed")
+	m.conclude(errno)
+	failpoint.Hit("thaw-recorded")
 }
 
 // lost says whether the canary woke from a freeze that we have not ended.
