@@ -14,7 +14,7 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fuzz bench bench-freeze deps root clean
+.PHONY: help build test test-faults campaign demo lint fuzz bench bench-freeze deps root clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,12 +32,21 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	[ $$status = 0 ] || { grep -vE '^ *(=== |ok |\?|PASS|--- PASS)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
 	exit $$status
 
+test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run (root)
+	go test -count=1 -timeout 12m -run TestMatrix ./faults -whole
+
+campaign: root deps ## N random faults, 1000 if not given; SEED repeats them (root)
+	@mkdir -p build
+	@go test -count=1 -timeout 0 -v -run TestCampaign ./faults -campaign $(or $(N),1000) -seed $(or $(SEED),0) > build/campaign.log 2>&1; status=$$?; \
+	grep -E 'to repeat it|campaign: |^(ok|FAIL|panic:)' build/campaign.log; [ $$status = 0 ] || echo "the whole log: build/campaign.log"; exit $$status
+
 demo: root deps build ## show the main job on a real disk (root)
 	@build/quiesced-demo
 
 lint: ## check style and common mistakes
 	gofmt -l . | (! grep .)
 	go vet ./...
+	go vet -tags failpoints ./...
 	go run $(GOLANGCI_LINT) run
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)

@@ -18,6 +18,7 @@ const module = "github.com/quiesced/quiesced/"
 // "…" stands for all: the programs, and what puts a daemon together for tests.
 var allowedImports = map[string][]string{
 	"cpi":                {},
+	"faults":             {},
 	"cpi/local":          {"cpi"},
 	"cpi/front":          {"cpi", "agent/natsapi", "agent/httpapi"},
 	"quiesce":            {"quiesce/guard", "quiesce/writeout"},

@@ -1,0 +1,179 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// soon is how long a write may take that nothing should keep waiting, and more
+// than enough for what is likely to be there already.
+const soon = 3 * time.Second
+
+// check asserts what must hold after a fault, from outside. unrecorded says that
+// the run may have been cut off before its record was durable.
+func (v *vm) check(unrecorded bool) error {
+	if !v.bed.writable(soon) {
+		return errors.New("THE FILESYSTEM CANNOT BE WRITTEN TO")
+	}
+	limit := patience
+	if unrecorded {
+		limit = soon / 6
+	}
+	reports, err := v.reports(runID, limit)
+	if err != nil {
+		return err
+	}
+	if len(reports) > 1 || len(reports) == 0 && !unrecorded {
+		return fmt.Errorf("there are %d reports of the run", len(reports))
+	}
+	errs := []error{v.checkCatalogue(), v.checkLeftovers()}
+	if !v.bed.bystanderFrozen() {
+		errs = append(errs, errors.New("THE BYSTANDER WAS THAWED"))
+	}
+	return errors.Join(append(errs, v.checkRepetition(reports), v.checkNextRun(len(reports) == 0))...)
+}
+
+// checkCatalogue compares the catalogue with what the CPI made.
+func (v *vm) checkCatalogue() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	snapshots, err := v.client.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	known, unresolved := map[string]wire.Snapshot{}, 0
+	for _, s := range snapshots {
+		if s.State == "unresolved" {
+			unresolved++
+			continue
+		}
+		known[s.CID] = s
+	}
+	answered := map[string]bool{}
+	for _, words := range v.lines("answered") {
+		answered[words[0]] = true
+	}
+	made := v.lines("made")
+	var errs []error
+	for _, words := range made {
+		s, ok := known[words[0]]
+		delete(known, words[0])
+		switch {
+		case ok && s.Clean:
+			errs = append(errs, v.checkClean(words))
+		case !ok && (answered[words[0]] || unresolved == 0):
+			errs = append(errs, fmt.Errorf("SNAPSHOT %s IS LOST, catalogue: %+v", words[0], snapshots))
+		}
+	}
+	for cid := range known {
+		errs = append(errs, fmt.Errorf("snapshot %s was never made", cid))
+	}
+	return errors.Join(errs...)
+}
+
+// checkClean looks for a write that began after the CPI had and returned before
+// the snapshot was there: what the snapshot holds was not at rest then.
+func (v *vm) checkClean(made []string) error {
+	from, _ := strconv.ParseInt(made[1], 10, 64)
+	to, _ := strconv.ParseInt(made[2], 10, 64)
+	text, err := io.ReadAll(io.NewSectionReader(v.bed.log, 0, 1<<30))
+	if err != nil {
+		return err
+	}
+	writes := 0
+	for line := range strings.Lines(string(text)) {
+		var began, returned int64
+		if n, _ := fmt.Sscan(line, &began, &returned); n != 2 {
+			continue
+		}
+		writes++
+		if began > from && returned < to {
+			return fmt.Errorf("SNAPSHOT %s IS CALLED CLEAN, and somebody wrote while it was taken", made[0])
+		}
+	}
+	if writes == 0 {
+		return errors.New("the writer does not write")
+	}
+	return nil
+}
+
+// checkLeftovers looks for processes of the case, other than the daemon, and for
+// records of freezes.
+func (v *vm) checkLeftovers() error {
+	var left []string
+	err := eventually("nothing is left", func() bool {
+		left, _ = filepath.Glob(filepath.Join(v.dir, "run", "guard-*"))
+		left = append(left, v.processes()...)
+		return len(left) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("LEFT BEHIND: %q", left)
+	}
+	return nil
+}
+
+// processes are those that the case's daemons and CPIs started, and others of
+// its own but the present daemon. A zombie has neither environment nor arguments.
+func (v *vm) processes() (found []string) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		if dir == fmt.Sprintf("/proc/%d", v.daemon.Process.Pid) {
+			continue
+		}
+		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		arguments, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if strings.Contains(string(environment), v.points+"\x00") || strings.Contains(string(arguments), v.dir+"/cpi\x00") {
+			found = append(found, dir[len("/proc/"):]+" "+strings.ReplaceAll(string(arguments), "\x00", " "))
+		}
+	}
+	return found
+}
+
+// checkRepetition asks for a reported run again: the answer is the report that
+// there is, and no second snapshot.
+func (v *vm) checkRepetition(reports []wire.Report) error {
+	if len(reports) == 0 {
+		return nil
+	}
+	before := len(v.lines("made"))
+	if err := <-v.begin(runID); err != nil {
+		return fmt.Errorf("cannot ask for the run again: %w", err)
+	}
+	again, err := v.reports(runID, patience)
+	if err != nil || len(again) != 1 || again[0].Outcome != reports[0].Outcome || again[0].Clean != reports[0].Clean {
+		return fmt.Errorf("asked again, the run is reported as %+v, %w", again, err)
+	}
+	if made := len(v.lines("made")); made != before {
+		return fmt.Errorf("asked again, the run made %d more snapshots", made-before)
+	}
+	return nil
+}
+
+// checkNextRun takes a snapshot that nothing disturbs; under the same id, if that
+// run is not known.
+func (v *vm) checkNextRun(same bool) error {
+	id := "next"
+	if same {
+		id = runID
+	}
+	if err := <-v.begin(id); err != nil {
+		return fmt.Errorf("cannot begin the next run: %w", err)
+	}
+	reports, err := v.reports(id, patience)
+	if err != nil || len(reports) != 1 {
+		return fmt.Errorf("the next run has %d reports: %w", len(reports), err)
+	}
+	if r := reports[0]; r.Outcome != "succeeded" || !r.Clean {
+		return fmt.Errorf("the next run is %+v", r)
+	}
+	return errors.Join(v.checkCatalogue(), v.checkLeftovers())
+}

@@ -1,0 +1,136 @@
+package faults_test
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// boundary is a failpoint, and which processes there are when somebody is held
+// there.
+type boundary struct {
+	point string
+	there victims
+}
+
+// boundaries are in the order of a run.
+var boundaries = []boundary{
+	{"unrecorded", daemon},
+	{"recorded", daemon},
+	{"guard-ready", daemon | guardian},
+	{"guard-started", daemon | guardian},
+	{"armed", daemon | guardian | cpi},
+	{"written-out", daemon | guardian | cpi},
+	{"calls-unrecorded", daemon | guardian | cpi},
+	{"calls-recorded", daemon | guardian | cpi},
+	{"before-freeze", daemon | guardian | cpi},
+	{"intended", daemon | guardian | cpi},
+	{"froze", daemon | guardian | cpi},
+	{"froze-recorded", daemon | guardian | cpi},
+	{"frozen", daemon | guardian | cpi},
+	{"told", daemon | guardian | cpi},
+	{"cpi-told", daemon | guardian | cpi},
+	{"cpi-made", daemon | guardian | cpi},
+	{"cpi-midway", daemon | guardian | cpi},
+	{"cpi-answered", daemon | cpi}, // the guard is thawing meanwhile
+	{"point-in-time", daemon | guardian | cpi},
+	{"before-thaw", daemon | guardian | cpi},
+	{"thawing", daemon | guardian | cpi},
+	{"thawed", daemon | guardian | cpi},
+	{"thaw-recorded", daemon | guardian | cpi},
+	{"after-thaw", daemon | cpi},
+	{"unreported", daemon},
+	{"reported", daemon},
+}
+
+// cases are all faults at a boundary.
+func (b boundary) cases() (all []step) {
+	for _, who := range []victims{daemon, guardian, cpi, daemon | guardian} {
+		if who&^b.there != 0 {
+			continue
+		}
+		for _, f := range everyFault {
+			all = append(all, step{at: b.point, fault: f, who: who})
+		}
+	}
+	return all
+}
+
+// held is where the CPI is kept while another process is at the boundary, so
+// that it is still there to be hit.
+func (s step) held() []string {
+	if s.who == cpi && !strings.HasPrefix(s.at, "cpi-") {
+		return []string{"cpi-answered"}
+	}
+	return nil
+}
+
+// chosen says whether a case is part of a matrix that is not whole: all of ext4's
+// are, and one in three of the others', always the same.
+func chosen(fstype, name string) bool {
+	if *whole || fstype == "ext4" {
+		return true
+	}
+	sum := fnv.New32a()
+	fmt.Fprint(sum, fstype, name)
+	return sum.Sum32()%3 == 0
+}
+
+func TestMatrix(t *testing.T) {
+	pool := newBeds(t)
+	for _, b := range boundaries {
+		for _, s := range b.cases() {
+			for _, fstype := range fstypes {
+				name := fstype + ": " + s.String()
+				if chosen(fstype, name) {
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						pool.play(t, fstype, []step{s}, s.held()...)
+					})
+				}
+			}
+		}
+	}
+}
+
+// play plays steps on a bed and checks what must hold after.
+func (p *beds) play(t *testing.T, fstype string, steps []step, held ...string) {
+	p.use(t, fstype, func(v *vm) error {
+		if err := v.play(steps, held...); err != nil {
+			return err
+		}
+		return v.check(slices.ContainsFunc(steps, step.early))
+	})
+}
+
+// use runs a daemon on a bed for a case.
+func (p *beds) use(t *testing.T, fstype string, play func(*vm) error) {
+	b := p.borrow(t, fstype)
+	defer p.giveBack(b)
+	v, err := newVM(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(v.dir) }()
+	err = play(v)
+	if ended := v.close(); err != nil || ended != nil {
+		t.Error(errors.Join(err, ended))
+		v.tell(t)
+	}
+}
+
+// early says that the step may cut a run off before it is recorded.
+func (s step) early() bool { return s.mortal() && (s.at == "unrecorded" || s.at == "") }
+
+// tell shows what is known of a case that failed.
+func (v *vm) tell(t *testing.T) {
+	for _, name := range []string{"log", "made", "answered"} {
+		text, _ := os.ReadFile(filepath.Join(v.dir, name))
+		t.Logf("%s:\n%s", name, text)
+	}
+}
