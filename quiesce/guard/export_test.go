@@ -1,12 +1,18 @@
 package guard
 
-import "os"
+import (
+	"context"
+	"os"
+)
 
 // For the tests of the package: what they send, write and parse by hand.
 
 func (r *Record) Encode() ([]byte, error) { return r.encode() }
 
 func (g *Guard) Send(command byte) { g.send(command) }
+
+// LockState locks the state file as a thaw of g does.
+func (g *Guard) LockState() error { return g.state.lock(context.Background()) }
 
 func (g *Guard) ReadState() (*Record, error) { return g.state.read() }
 

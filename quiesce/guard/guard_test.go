@@ -442,7 +442,7 @@ func field(t *testing.T, text, name string) int {
 func TestManyFilesystemsAreFrozenAtOnce(t *testing.T) {
 	b := newBed(t)
 	var mounts []string
-	for range 6 {
+	for range 64 {
 		mounts = append(mounts, newFilesystem(t, "ext4"))
 	}
 	g := b.start(t, identify(t, mounts...), guard.Options{})
@@ -477,16 +477,20 @@ func threads(t *testing.T, g *guard.Guard) int {
 func TestThawsWhenTheDaemon(t *testing.T) {
 	for _, fate := range []struct {
 		name   string
+		role   string
 		signal syscall.Signal
 		cause  guard.Cause
 		limit  time.Duration
 	}{
-		{"is killed", syscall.SIGKILL, guard.CausePipe, 800 * time.Millisecond},
-		{"is stopped", syscall.SIGSTOP, guard.CauseHeartbeat, 2 * time.Second},
+		{"is killed", "daemon", syscall.SIGKILL, guard.CausePipe, 800 * time.Millisecond},
+		{"is stopped", "daemon", syscall.SIGSTOP, guard.CauseHeartbeat, 2 * time.Second},
+		// Such a thread keeps the pipe open and the process from ending.
+		{"is killed with a thread blocked by the freeze", "blocked daemon", syscall.SIGKILL, guard.CauseHeartbeat, 2 * time.Second},
+		{"is stopped with a thread blocked by the freeze", "blocked daemon", syscall.SIGSTOP, guard.CauseHeartbeat, 2 * time.Second},
 	} {
 		t.Run(fate.name, func(t *testing.T) {
 			b, mnt := newBed(t), newFilesystem(t, "ext4")
-			d := startHelper(t, "daemon", guardPath, b.dir, mnt)
+			d := startHelper(t, fate.role, guardPath, b.dir, mnt)
 			d.says(t, "frozen")
 			blocked := wantFrozen(t, mnt)
 			began := time.Now()

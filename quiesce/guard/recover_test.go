@@ -28,7 +28,12 @@ func recoverAll(t *testing.T, b *bed, force bool) []guard.Recovered {
 // abandon freezes mounts and kills daemon and guard alike.
 func abandon(t *testing.T, b *bed, mounts ...string) {
 	t.Helper()
-	d := startHelper(t, "daemon", append([]string{guardPath, b.dir}, mounts...)...)
+	abandonAs(t, "daemon", b, mounts...)
+}
+
+func abandonAs(t *testing.T, role string, b *bed, mounts ...string) {
+	t.Helper()
+	d := startHelper(t, role, append([]string{guardPath, b.dir}, mounts...)...)
 	pid, err := strconv.Atoi(d.says(t, "frozen"))
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +58,19 @@ func TestRecoverThawsWhatDaemonAndGuardLeft(t *testing.T) {
 	if again := recoverAll(t, b, false); len(again) != 0 {
 		t.Errorf("Recover again: %+v, want nothing", again)
 	}
+}
+
+// The canary lives until the thaw, and must not keep the dead daemon's lock so long.
+func TestRecoverThawsWhatADaemonLeftThatDiedThawing(t *testing.T) {
+	b, mnt := newBed(t), newFilesystem(t, "ext4")
+	abandonAs(t, "thawing daemon", b, mnt)
+	began := time.Now()
+	got := recoverAll(t, b, false)
+	if len(got) != 1 || got[0].Recovery != guard.RecoveryThawed || time.Since(began) > 5*time.Second {
+		t.Errorf("Recover: %+v after %v, want it thawed", got, time.Since(began))
+	}
+	wantThawed(t, mnt)
+	b.wantEmpty(t)
 }
 
 func TestTwoRecoversAtOnceThawOnce(t *testing.T) {

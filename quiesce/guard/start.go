@@ -82,18 +82,24 @@ func launchWithCanary(ctx context.Context, b *Binary, state *stateFile) (*Guard,
 	}
 	woken := os.NewFile(uintptr(fd), "eventfd")
 	defer woken.Close()
-	g, err := launch(b, state, woken)
+	theirs, err := state.reopen()
 	if err != nil {
 		return nil, err
 	}
-	if g.canary, err = startCanary(ctx, b, state.file, woken); err != nil {
+	defer theirs.Close()
+	g, err := launch(b, state, theirs, woken)
+	if err != nil {
+		return nil, err
+	}
+	if g.canary, err = startCanary(ctx, b, theirs, woken); err != nil {
 		g.heard(reply{saysWarning, "no canary: " + err.Error()})
 	}
 	return g, nil
 }
 
-// launch starts the guard's process.
-func launch(b *Binary, state *stateFile, woken *os.File) (*Guard, error) {
+// launch starts the guard's process. theirs is the state file as its children
+// have it.
+func launch(b *Binary, state *stateFile, theirs, woken *os.File) (*Guard, error) {
 	stdin, commands, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -106,7 +112,7 @@ func launch(b *Binary, state *stateFile, woken *os.File) (*Guard, error) {
 	}
 	defer stdout.Close()
 	pidfd := -1
-	cmd := b.command(state.file, nil, woken)
+	cmd := b.command(theirs, nil, woken)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stdout
 	cmd.SysProcAttr.PidFD = &pidfd
 	if err := cmd.Start(); err != nil {

@@ -61,6 +61,16 @@ func playRole(role string, args []string) int {
 		return playWriter(args[0])
 	case "daemon":
 		return playDaemon(args[0], args[1], args[2:])
+	case "thawing daemon":
+		return playThawingDaemon(args[0], args[1], args[2])
+	case "blocked daemon":
+		return playBlockedDaemon(args[0], args[1], args[2])
+	case "huge writer":
+		return playHugeWriter(args[0])
+	case "truncate":
+		return playTruncate(args[0])
+	case "listener":
+		return playListener(args[0], args[1])
 	}
 	return 2
 }
@@ -76,6 +86,16 @@ func playTouch(dir string) int {
 	}
 	f.Close()
 	os.Remove(name)
+	return 0
+}
+
+// playTruncate opens a file and cuts it off.
+func playTruncate(name string) int {
+	f, err := os.Create(name)
+	if err != nil {
+		return 1
+	}
+	f.Close()
 	return 0
 }
 
@@ -97,18 +117,21 @@ func playWriter(dir string) int {
 
 // playDaemon freezes mounts and beats until it is killed.
 func playDaemon(binary, dir string, mounts []string) int {
+	g, err := freezeFor(binary, dir, mounts)
+	return beatOn(g, err)
+}
+
+func freezeFor(binary, dir string, mounts []string) (*guard.Guard, error) {
 	ctx := context.Background()
 	b, err := guard.OpenBinary(binary)
 	if err != nil {
-		fmt.Println(err)
-		return 1
+		return nil, err
 	}
 	var fs []guard.Filesystem
 	for _, m := range mounts {
 		f, err := guard.Identify(m)
 		if err != nil {
-			fmt.Println(err)
-			return 1
+			return nil, err
 		}
 		fs = append(fs, f)
 	}
@@ -116,6 +139,10 @@ func playDaemon(binary, dir string, mounts []string) int {
 	if err == nil {
 		err = g.Freeze(ctx)
 	}
+	return g, err
+}
+
+func beatOn(g *guard.Guard, err error) int {
 	if err != nil {
 		fmt.Println(err)
 		return 1
