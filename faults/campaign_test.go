@@ -47,10 +47,13 @@ func draw(seed uint64) drawn {
 	if r.IntN(3) == 0 {
 		d.steps = append(d.steps, nextStep(r, d.steps[0]))
 	}
-	if r.IntN(6) == 0 {
+	if d.steps[0].at != "" {
+		return d // the run must come to that point
+	}
+	if r.IntN(4) == 0 {
 		d.cancel = moment(r)
 	}
-	if r.IntN(6) == 0 {
+	if r.IntN(4) == 0 {
 		d.second = moment(r)
 	}
 	return d
@@ -115,7 +118,7 @@ func (p *beds) playDrawn(t *testing.T, d drawn, made, clean *atomic.Int64) {
 		defer cancel()
 		after(d.cancel, func() { _ = v.client.Cancel(ctx, runID) })
 		after(d.second, func() { _, _ = v.client.Take(ctx, agent.Request{ID: "second", Level: agent.LevelFreeze, Wait: true}) })
-		if err := v.play(d.steps); err != nil {
+		if err := v.play(d.steps, d.steps[0].held()...); err != nil {
 			return err
 		}
 		if err := v.idle(); err != nil {

@@ -83,6 +83,9 @@ func (v *vm) checkCatalogue() error {
 // checkClean looks for a write that began after the CPI had and returned before
 // the snapshot was there: what the snapshot holds was not at rest then.
 func (v *vm) checkClean(made []string) error {
+	if len(made) < 3 {
+		return fmt.Errorf("SNAPSHOT %s IS CALLED CLEAN, and its CPI was killed before it was there", made[0])
+	}
 	from, _ := strconv.ParseInt(made[1], 10, 64)
 	to, _ := strconv.ParseInt(made[2], 10, 64)
 	text, err := io.ReadAll(io.NewSectionReader(v.bed.log, 0, 1<<30))

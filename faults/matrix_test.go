@@ -64,7 +64,7 @@ func (b boundary) cases() (all []step) {
 // held is where the CPI is kept while another process is at the boundary, so
 // that it is still there to be hit.
 func (s step) held() []string {
-	if s.who == cpi && !strings.HasPrefix(s.at, "cpi-") {
+	if s.who == cpi && s.at != "" && !strings.HasPrefix(s.at, "cpi-") {
 		return []string{"cpi-answered"}
 	}
 	return nil

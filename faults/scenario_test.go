@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -111,9 +112,15 @@ func (v *vm) letGo() {
 	}
 }
 
+// victim is one of them.
+type victim struct {
+	is victims
+	*os.Process
+}
+
 // find opens the victims, which then are the same processes whatever happens.
-func (v *vm) find(who victims) ([]*os.Process, error) {
-	var all []*os.Process
+func (v *vm) find(who victims) ([]victim, error) {
+	var all []victim
 	var errs []error
 	for _, one := range []struct {
 		is  victims
@@ -128,22 +135,25 @@ func (v *vm) find(who victims) ([]*os.Process, error) {
 		}
 		pid, err := one.pid()
 		if err != nil || pid == 0 {
-			errs = append(errs, fmt.Errorf("no %s: %w", one.is, err))
+			errs = append(errs, fmt.Errorf("there is no %s: %w", one.is, cmp.Or(err, error(unix.ESRCH))))
 			continue
 		}
 		p, err := os.FindProcess(pid)
-		if err != nil || p.Signal(syscall.Signal(0)) != nil {
+		if err == nil {
+			err = p.Signal(syscall.Signal(0))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("the %s has ended: %w", one.is, err))
 			continue
 		}
-		all = append(all, p)
+		all = append(all, victim{one.is, p})
 	}
 	return all, errors.Join(errs...)
 }
 
 // hit does to the processes what the step says. Two are stopped first, so that
 // neither sees the other's end.
-func (v *vm) hit(found []*os.Process, s step) {
+func (v *vm) hit(found []victim, s step) {
 	switch s.fault {
 	case killed:
 		if len(found) > 1 {
@@ -156,20 +166,20 @@ func (v *vm) hit(found []*os.Process, s step) {
 		signalAll(found, unix.SIGTERM)
 	case starved:
 		for _, p := range found {
-			v.starve(p, s.who)
+			v.starve(p)
 		}
 	}
 }
 
-func signalAll(found []*os.Process, s syscall.Signal) {
+func signalAll(found []victim, s syscall.Signal) {
 	for _, p := range found {
 		_ = p.Signal(s)
 	}
 }
 
 // starve lets a Go program have no more memory, and kills the group of a CPI.
-func (v *vm) starve(p *os.Process, who victims) {
-	if who == cpi {
+func (v *vm) starve(p victim) {
+	if p.is == cpi {
 		_ = unix.Kill(-p.Pid, unix.SIGKILL)
 		return
 	}
@@ -200,13 +210,18 @@ func (v *vm) play(steps []step, held ...string) error {
 		if err := v.inflict(s, limit); err != nil && i == 0 && s.at != "" {
 			return err
 		}
-		if err := errors.Join(v.armFor(steps, i+1), v.restart(s.mortal())); err != nil {
+		if s.mortal() {
+			if err := v.awaitEnd(s.fault == starved); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(v.armFor(steps, i+1), v.restart()); err != nil {
 			return err
 		}
 		limit = soon
 	}
 	<-asked
-	return errors.Join(v.restart(false), v.answers())
+	return errors.Join(v.restart(), v.answers())
 }
 
 // armFor arms the point of a step, if there is one.
@@ -217,20 +232,32 @@ func (v *vm) armFor(steps []step, i int) error {
 	return v.arm(steps[i].at)
 }
 
-// restart starts the daemon again if it has ended. One that is dying is waited for.
-func (v *vm) restart(dying bool) error {
+// awaitEnd waits for the daemon's end. One that asks for no more memory, because
+// the run is over, is killed in the end.
+func (v *vm) awaitEnd(starving bool) error {
+	limit := patience
+	if starving {
+		limit = soon
+	}
+	select {
+	case <-v.ended:
+		return nil
+	case <-time.After(limit):
+	}
+	if !starving {
+		return errors.New("the daemon does not end")
+	}
+	_ = v.daemon.Process.Kill()
+	<-v.ended
+	return nil
+}
+
+// restart starts the daemon again if it has ended.
+func (v *vm) restart() error {
 	select {
 	case <-v.ended:
 		return v.start()
 	default:
-	}
-	if !dying {
 		return nil
-	}
-	select {
-	case <-v.ended:
-		return v.start()
-	case <-time.After(patience):
-		return errors.New("the daemon does not end")
 	}
 }

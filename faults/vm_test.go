@@ -145,7 +145,7 @@ func (v *vm) begin(id string) chan error {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_, err := v.client.Take(ctx, agent.Request{ID: id, Level: agent.LevelFreeze})
+		_, err := v.client.Take(ctx, agent.Request{ID: id, Level: agent.LevelFreeze, Wait: true})
 		answered <- err
 		close(answered)
 	}()

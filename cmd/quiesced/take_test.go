@@ -159,6 +159,7 @@ func TestMisbehavingCPI(t *testing.T) {
 		{"exits 3 with a good answer", answered("snap-1") + "exit 3\n", want{exitOK, nil, []string{"snap-1"}, 0}},
 		{"is killed by a signal", "kill -9 $$\n", want{exitFailed, []string{"disk-1"}, nil, 1}},
 		{"leaves a child that holds its pipes", "sleep 5 &\n" + answered("snap-1"), want{exitOK, nil, []string{"snap-1"}, 0}},
+		{"is stopped", "kill -STOP $$\n", want{exitFailed, []string{"disk-1", "budgets.snapshot (2s)"}, nil, 1}},
 		{"hangs past its deadline", "sleep 60\n", want{exitFailed, []string{"disk-1", "budgets.snapshot (2s)"}, nil, 1}},
 		{"hangs after its answer", answered("snap-1") + "sleep 60\n", want{exitOK, nil, []string{"snap-1"}, 0}},
 		{"answers an unknown type of error", errorAnswer("Bosh::Clouds::Weird"), want{exitFailed, []string{"UnknownError", "no luck today"}, nil, 0}},

@@ -75,6 +75,7 @@ type world struct {
 	daemon *exec.Cmd
 	ended  chan struct{} // closed when the daemon has been waited for
 	log    *bytes.Buffer // of daemons that ended
+	logTo  *os.File      // where the daemon logs instead, nil for log
 }
 
 // safetyThaw is after how long a frozen disk is thawed from outside, come what
@@ -182,6 +183,9 @@ func (w *world) start() {
 	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", w.config)
 	out := &bytes.Buffer{}
 	w.daemon.Stderr = out
+	if w.logTo != nil {
+		w.daemon.Stderr = w.logTo
+	}
 	w.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	w.must(w.daemon.Start())
 	w.log, w.ended = out, make(chan struct{})
