@@ -65,26 +65,41 @@ func rootOnly(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
+// stalePatience is how long a socket may answer that nobody owns any more: a
+// process that a daemon was about to start when it was killed has its descriptors
+// until it executes.
+const stalePatience = 500 * time.Millisecond
+
+// removeStale removes a socket that a dead daemon left.
 func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	for until := time.Now().Add(stalePatience); ; time.Sleep(50 * time.Millisecond) {
+		info, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot look at %q: %w", path, err)
+		}
+		if info.Mode().Type() != os.ModeSocket {
+			return fmt.Errorf("cannot listen on %q: it is there and is no socket", path)
+		}
+		if !answers(path) {
+			return os.Remove(path)
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("cannot listen on %q: another daemon listens there", path)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("cannot look at %q: %w", path, err)
-	}
-	if info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("cannot listen on %q: it is there and is no socket", path)
-	}
+}
+
+// answers says whether anybody listens on a socket, be it too busy to answer.
+func answers(path string) bool {
 	dialer := net.Dialer{Timeout: time.Second}
 	c, err := dialer.DialContext(context.Background(), "unix", path)
 	if err == nil {
 		_ = c.Close()
 	}
-	if !errors.Is(err, unix.ECONNREFUSED) { // EAGAIN is a daemon that is too busy to answer
-		return fmt.Errorf("cannot listen on %q: another daemon listens there", path)
-	}
-	return os.Remove(path)
+	return !errors.Is(err, unix.ECONNREFUSED) // EAGAIN is a daemon that is too busy
 }
 
 // noGroup is the number that chown(2) takes for leaving the group as it is.

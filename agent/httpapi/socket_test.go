@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,21 @@ func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
 	c, err := net.Dial("unix", path)
 	no(t, err)
 	no(t, c.Close())
+}
+
+// A daemon that was killed while it started a process lives on in that one for a
+// moment.
+func TestSocketOfADyingDaemonIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	dying, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	no(t, err)
+	dying.SetUnlinkOnClose(false)
+	closed := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() { closed <- dying.Close() })
+	l, err := httpapi.Listen(path, 0)
+	no(t, err)
+	no(t, <-closed)
+	no(t, l.Close())
 }
 
 func TestSocketOfALivingDaemonIsLeftAlone(t *testing.T) {
