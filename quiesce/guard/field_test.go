@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -260,4 +261,44 @@ func TestTheLengthOfAFreezeDoesNotComeFromTheWallClock(t *testing.T) {
 	if f := thaw(t, g).Filesystems[0]; f.HeldFor-f.FrozenFor != frozen-began {
 		t.Errorf("%+v, and the record says that freezing took %v", f, frozen-began)
 	}
+}
+
+// Whoever unmounts lazily after daemon and guard were killed hides the filesystem
+// from the recovery: it is stuck, and said to be, until it is mounted again.
+func TestRecoverOfAFilesystemThatWasUnmountedLazily(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
+		t.Run(kind, func(t *testing.T) {
+			b, dir := newBed(t), shortDir(t)
+			mnt := mountImage(t, kind, dir)
+			device := strings.Fields(output(t, "findmnt", "-n", "-o", "SOURCE", mnt))[0]
+			abandon(t, b, mnt)
+			if err := unix.Unmount(mnt, 0); err != unix.EBUSY { // the canary has it open
+				t.Errorf("unmount: %v, want %v", err, unix.EBUSY)
+			}
+			if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+			got := recoverAll(t, b, false)
+			if len(got) != 1 || got[0].Recovery != guard.RecoveryStuck || !errors.Is(got[0].Err, guard.ErrStuck) || !strings.Contains(got[0].Err.Error(), mnt) {
+				t.Errorf("Recover: %+v, want it stuck", got)
+			}
+			run(t, "mount", device, mnt)
+			got = recoverAll(t, b, false)
+			if len(got) != 1 || got[0].Recovery != guard.RecoveryThawed {
+				t.Errorf("Recover: %+v, want it thawed", got)
+			}
+			wantThawed(t, mnt)
+			b.wantEmpty(t)
+			wantNoCanary(t, b)
+		})
+	}
+}
+
+func output(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return string(out)
 }
