@@ -33,7 +33,7 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	exit $$status
 
 test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run (root)
-	go test -count=1 -timeout 12m -run TestMatrix ./faults -whole
+	go test -count=1 -timeout 12m -run TestMatrix ./faults
 
 campaign: root deps ## N random faults, 1000 if not given; SEED repeats them (root)
 	@mkdir -p build

@@ -12,7 +12,6 @@ import (
 
 // How the tests are run; the Makefile passes what it is given.
 var (
-	whole    = flag.Bool("whole", false, "run the whole matrix, not all of one filesystem type and a third of the others")
 	campaign = flag.Int("campaign", 24, "how many random runs")
 	seed     = flag.Uint64("seed", 0, "seed of the first random run (default: the time)")
 )

@@ -2,8 +2,6 @@ package faults_test
 
 import (
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,29 +68,15 @@ func (s step) held() []string {
 	return nil
 }
 
-// chosen says whether a case is part of a matrix that is not whole: all of ext4's
-// are, and one in three of the others', always the same.
-func chosen(fstype, name string) bool {
-	if *whole || fstype == "ext4" {
-		return true
-	}
-	sum := fnv.New32a()
-	fmt.Fprint(sum, fstype, name)
-	return sum.Sum32()%3 == 0
-}
-
 func TestMatrix(t *testing.T) {
 	pool := newBeds(t)
 	for _, b := range boundaries {
 		for _, s := range b.cases() {
 			for _, fstype := range fstypes {
-				name := fstype + ": " + s.String()
-				if chosen(fstype, name) {
-					t.Run(name, func(t *testing.T) {
-						t.Parallel()
-						pool.play(t, fstype, []step{s}, s.held()...)
-					})
-				}
+				t.Run(fstype+": "+s.String(), func(t *testing.T) {
+					t.Parallel()
+					pool.play(t, fstype, []step{s}, s.held()...)
+				})
 			}
 		}
 	}

@@ -104,5 +104,5 @@
 //
 // Times are CLOCK_BOOTTIME in ns, 0 when it has not happened. The guard writes
 // the cells; after its death the "thaw" run does. The last word is the canary's. A recovery holds an flock on
-// the file; the guard holds none.
+// the file; guard and canary have file descriptions of their own, and hold none.
 package guard
