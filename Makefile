@@ -33,11 +33,11 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	exit $$status
 
 test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run (root)
-	go test -count=1 -timeout 12m -run TestMatrix ./faults
+	go test -count=1 -timeout 12m -run TestMatrix ./agent/faults
 
 campaign: root deps ## N random faults, 1000 if not given; SEED repeats them (root)
 	@mkdir -p build
-	@go test -count=1 -timeout 0 -v -run TestCampaign ./faults -campaign $(or $(N),1000) -seed $(or $(SEED),0) > build/campaign.log 2>&1; status=$$?; \
+	@go test -count=1 -timeout 0 -v -run TestCampaign ./agent/faults -campaign $(or $(N),1000) -seed $(or $(SEED),0) > build/campaign.log 2>&1; status=$$?; \
 	grep -E 'to repeat it|campaign: |^(ok|FAIL|panic:)' build/campaign.log; [ $$status = 0 ] || echo "the whole log: build/campaign.log"; exit $$status
 
 demo: root deps build ## show the main job on a real disk (root)

@@ -18,7 +18,6 @@ const module = "github.com/quiesced/quiesced/"
 // "…" stands for all: the programs, and what puts a daemon together for tests.
 var allowedImports = map[string][]string{
 	"cpi":                {},
-	"faults":             {},
 	"cpi/local":          {"cpi"},
 	"cpi/front":          {"cpi", "agent/natsapi", "agent/httpapi"},
 	"quiesce":            {"quiesce/guard", "quiesce/writeout"},
@@ -29,6 +28,7 @@ var allowedImports = map[string][]string{
 	"quiesce/monit":      {"quiesce"},
 	"quiesce/systemd":    {"quiesce"},
 	"agent":              {"quiesce", "quiesce/guard", "quiesce/failpoint", "cpi"},
+	"agent/faults":       {},
 	"agent/schedule":     {},
 	"agent/boshvm":       {},
 	"agent/wire":         {"agent", "quiesce", "cpi"},
