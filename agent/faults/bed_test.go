@@ -25,7 +25,7 @@ type bed struct {
 	woken     chan struct{} // closed when waiter has ended
 	writer    *exec.Cmd
 	log       *os.File  // of writer
-	watchdog  *exec.Cmd // thaws when this process is gone
+	watchdog  *exec.Cmd // thaws and unmounts when this process is gone
 	cases     int
 }
 
@@ -105,7 +105,7 @@ func (b *bed) make() (err error) {
 	if b.bystander, err = loopfs.Make(b.dir, "bystander", "ext4", 8<<20); err != nil {
 		return err
 	}
-	const thaw = `while kill -0 $1; do sleep 1; done; fsfreeze -u "$2"; fsfreeze -u "$3"`
+	const thaw = `while kill -0 $1; do sleep 1; done; fsfreeze -u "$2"; fsfreeze -u "$3"; sleep 2; umount "$2" "$3"`
 	b.watchdog = exec.Command("sh", "-c", thaw, "sh", strconv.Itoa(os.Getpid()), b.disk.Mount, b.bystander.Mount)
 	return errors.Join(b.watchdog.Start(), b.startWriter(), b.freezeBystander())
 }
