@@ -21,7 +21,10 @@
 //     an unmount in between never freezes the parent filesystem.
 //   - A freeze of ours is on record, in the state file, from before the
 //     FIFREEZE until after the FITHAW. [Recover] thaws what is on record and
-//     needs nothing else.
+//     needs nothing else; a superblock that is no longer at its path is looked
+//     for in every process's mounts and descriptors.
+//   - What the kernel holds up, FIFREEZE or FITHAW, is told as stuck ([ErrStuck])
+//     seconds after the deadline, and thawed as soon as the kernel lets it.
 //   - RCU is expedited from before the first FIFREEZE until the last has
 //     returned, if it was not, and is as it was after that; a recovery sees to
 //     it where the guard died. It makes FIFREEZE wait for a tenth of the time.
@@ -103,6 +106,7 @@
 //	24 when FITHAW had returned      32 when the canary woke
 //
 // Times are CLOCK_BOOTTIME in ns, 0 when it has not happened. The guard writes
-// the cells; after its death the "thaw" run does. The last word is the canary's. A recovery holds an flock on
-// the file; guard and canary have file descriptions of their own, and hold none.
+// the cells; after its death the "thaw" run does. The last word is the canary's.
+// A recovery holds an flock on the file; guard and canary have file descriptions
+// of their own, and hold none.
 package guard

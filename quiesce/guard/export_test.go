@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"os"
+	"syscall"
 )
 
 // For the tests of the package: what they send, write and parse by hand.
@@ -39,3 +40,5 @@ func IoctlPair(dir *os.File) error {
 	}
 	return nil
 }
+
+func (f Filesystem) Elsewhere() (int, error) { return f.elsewhere(syscall.ESTALE) }

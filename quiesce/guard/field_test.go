@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -88,6 +87,18 @@ func wantInFreeze(t *testing.T, pid int) {
 	t.Fatal("no thread of the guard is held up in the freeze")
 }
 
+// waitFor waits until the guard's filesystem i is in a state.
+func waitFor(t *testing.T, g *guard.Guard, i int, want guard.State) {
+	t.Helper()
+	for range 400 {
+		if rec, err := g.ReadState(); err == nil && rec.Cells[i].State == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("filesystem %d is not %v", i, want)
+}
+
 // One write(2) in flight holds up FIFREEZE until it is done. The other filesystem
 // is thawed at the deadline, and the one that was held up when it can be.
 func TestAFreezeHeldUpByAHugeWrite(t *testing.T) {
@@ -111,6 +122,7 @@ func TestAFreezeHeldUpByAHugeWrite(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	began, frozen := time.Now(), make(chan error, 1)
 	go func() { frozen <- g.Freeze(t.Context()) }()
+	waitFor(t, g, 1, guard.StateFrozen)
 	wantInFreeze(t, g.Process().PID)
 	blocked := probe(t, other)
 	if !blocked.endsWithin(time.Second) {
@@ -264,13 +276,12 @@ func TestTheLengthOfAFreezeDoesNotComeFromTheWallClock(t *testing.T) {
 }
 
 // Whoever unmounts lazily after daemon and guard were killed hides the filesystem
-// from the recovery: it is stuck, and said to be, until it is mounted again.
+// from its path. The canary, which waits for the thaw, has it open still.
 func TestRecoverOfAFilesystemThatWasUnmountedLazily(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
 		t.Run(kind, func(t *testing.T) {
 			b, dir := newBed(t), shortDir(t)
 			mnt := mountImage(t, kind, dir)
-			device := strings.Fields(output(t, "findmnt", "-n", "-o", "SOURCE", mnt))[0]
 			abandon(t, b, mnt)
 			if err := unix.Unmount(mnt, 0); err != unix.EBUSY { // the canary has it open
 				t.Errorf("unmount: %v, want %v", err, unix.EBUSY)
@@ -279,14 +290,10 @@ func TestRecoverOfAFilesystemThatWasUnmountedLazily(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := recoverAll(t, b, false)
-			if len(got) != 1 || got[0].Recovery != guard.RecoveryStuck || !errors.Is(got[0].Err, guard.ErrStuck) || !strings.Contains(got[0].Err.Error(), mnt) {
-				t.Errorf("Recover: %+v, want it stuck", got)
-			}
-			run(t, "mount", device, mnt)
-			got = recoverAll(t, b, false)
-			if len(got) != 1 || got[0].Recovery != guard.RecoveryThawed {
+			if len(got) != 1 || got[0].Recovery != guard.RecoveryThawed || got[0].Err != nil {
 				t.Errorf("Recover: %+v, want it thawed", got)
 			}
+			mount(t, filepath.Join(dir, kind+".img"), mnt)
 			wantThawed(t, mnt)
 			b.wantEmpty(t)
 			wantNoCanary(t, b)
@@ -294,11 +301,54 @@ func TestRecoverOfAFilesystemThatWasUnmountedLazily(t *testing.T) {
 	}
 }
 
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(name, args...).Output()
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+// Nothing ends a FIFREEZE that the kernel holds up. It is given up soon after the
+// deadline, and thawed as soon as it has come to its end, with nobody asking.
+func TestAFreezeThatNoDeadlineEndsIsStuck(t *testing.T) {
+	b, lower := newBed(t), newFilesystem(t, "ext4x")
+	upper := mountImage(t, "ext4", lower)
+	dirty(t, upper)
+	g := b.start(t, identify(t, upper), guard.Options{Deadline: 300 * time.Millisecond})
+	run(t, "fsfreeze", "-f", lower)
+	err := g.Freeze(t.Context())
+	run(t, "fsfreeze", "-u", lower)
+	var stuck *guard.StuckError
+	if !errors.As(err, &stuck) || !strings.Contains(stuck.Stack, "freeze_super") || !strings.Contains(err.Error(), "the deadline has passed") {
+		t.Errorf("Freeze: %v, want it stuck past its deadline", err)
 	}
-	return string(out)
+	wantThawed(t, upper)
+	thaw(t, g)
+	b.wantEmpty(t)
+}
+
+// The mount may have been moved, or be in a namespace of which the process that
+// the path names has ended, and another lives.
+func TestASuperblockIsFoundWhereverItIsMounted(t *testing.T) {
+	mnt := newFilesystem(t, "ext4")
+	f := identify(t, mnt)[0]
+	moved := filepath.Join(shortDir(t), "moved")
+	if err := os.Mkdir(moved, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(mnt, moved, "", unix.MS_MOVE, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Mount(moved, mnt, "", unix.MS_MOVE, ""); err != nil {
+			t.Error(err)
+		}
+	})
+	fd, err := f.Elsewhere()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || unix.Major(st.Dev) != f.Major || unix.Minor(st.Dev) != f.Minor {
+		t.Errorf("found %+v, %v, want %d:%d", st, err, f.Major, f.Minor)
+	}
+	f.Minor += 1 << 19
+	if fd, err := f.Elsewhere(); err == nil {
+		unix.Close(fd)
+		t.Error("found what is not there")
+	}
 }

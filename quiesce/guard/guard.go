@@ -17,6 +17,8 @@ const (
 	fencePatience  = 500 * time.Millisecond // the end of a killed process
 	lockPatience   = 10 * time.Second       // another recovery of the same file
 	childPatience  = 2 * time.Second        // a "thaw" run
+
+	overduePatience = time.Second // a guard whose deadline has passed
 )
 
 // Guard is a running guard. Its methods may be called from several goroutines.
@@ -27,6 +29,7 @@ type Guard struct {
 	pidfd    *os.File
 	process  Process
 	canary   *canary // nil if there is none
+	deadline time.Duration
 
 	replies chan reply
 	end     *sync.Once    // closes done
@@ -58,10 +61,16 @@ func (g *Guard) Sync(ctx context.Context) error {
 	return nil
 }
 
+// errOverdue is the cause of a Freeze that was given up.
+var errOverdue = errors.New("the deadline has passed, and the kernel holds the guard up")
+
 // Freeze freezes all filesystems, rank by rank. The deadline counts from here,
 // and heartbeats are due: Freeze sends its own, after it the caller must. On an
-// error everything it froze is thawed, or the error matches [ErrStuck].
+// error everything it froze is thawed, or the error matches [ErrStuck]: a FIFREEZE
+// that no deadline ends is given up shortly after it.
 func (g *Guard) Freeze(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, g.deadline+overduePatience, errOverdue)
+	defer cancel()
 	g.send('f')
 	err := g.await(ctx, "freeze", saysFrozen)
 	if err == nil {

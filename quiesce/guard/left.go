@@ -35,8 +35,8 @@ func (p *program) thawLeft(guardHeld bool) int {
 }
 
 // recover thaws a filesystem whose guard was killed. Only the superblock is
-// checked: the guard's mount may be of another mount namespace, or gone and
-// mounted again, while the superblock, frozen, is the same.
+// checked: the guard's mount may be of another mount namespace, or gone, and
+// mounted again or open elsewhere, while the superblock, frozen, is the same.
 func (m *mount) recover(gone func() bool) {
 	state := m.cell.state()
 	if woken := m.cell.wokenAt.Load(); woken != 0 && state == StateThawing {
@@ -49,6 +49,9 @@ func (m *mount) recover(gone func() bool) {
 		return
 	}
 	fd, err := m.open(false)
+	if err != nil {
+		fd, err = m.elsewhere(err)
+	}
 	if err != nil {
 		m.cell.set(state, toErrno(err))
 		return

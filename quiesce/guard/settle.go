@@ -51,8 +51,9 @@ func thawOwed(ctx context.Context, b *Binary, s *stateFile, held *holdup) (*Reco
 }
 
 // thawRun runs "quiesced-guard thaw" for as long as childPatience. A run that
-// is held up in the kernel then is killed and left to end when it can; until it
-// has, another would only be held up beside it.
+// waits for a held-up guard then goes on, to thaw within milliseconds of that
+// guard's FIFREEZE; one that is held up itself is killed and left to end when it
+// can. Until it has ended, another would only be held up beside it.
 func thawRun(ctx context.Context, b *Binary, s *stateFile, held *holdup) error {
 	ctx, cancel := context.WithTimeout(ctx, childPatience)
 	defer cancel()
@@ -78,7 +79,9 @@ func thawRun(ctx context.Context, b *Binary, s *stateFile, held *holdup) error {
 		return nil
 	case <-ctx.Done():
 	}
-	_ = cmd.Process.Kill()
+	if held == nil {
+		_ = cmd.Process.Kill()
+	}
 	select {
 	case <-ended:
 	case <-time.After(fencePatience):

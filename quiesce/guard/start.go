@@ -61,6 +61,7 @@ func start(ctx context.Context, b *Binary, filesystems []Filesystem, o Options) 
 	}
 	g, err := launchWithCanary(ctx, b, state)
 	if err == nil {
+		g.deadline = rec.Deadline
 		if err = g.await(ctx, "open", saysReady); err == nil {
 			return g, nil
 		}
