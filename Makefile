@@ -26,7 +26,7 @@ build: ## build the binaries into build/
 test: root deps ## run every test, those that freeze real filesystems too (root)
 	@mkdir -p build
 	go vet ./...
-	@go test -race -count=1 -timeout 12m -v ./... > build/test.log 2>&1; status=$$?; \
+	@go test -race -p 1 -count=1 -timeout 12m -v ./... > build/test.log 2>&1; status=$$?; \
 	grep -E '^(ok|FAIL|---? FAIL|panic:|# )' build/test.log; \
 	grep -qE '^ *--- SKIP' build/test.log && { grep -E '^ *--- SKIP' build/test.log; echo "a test was skipped"; status=1; }; \
 	[ $$status = 0 ] || { grep -vE '^ *(=== |ok |\?|PASS|--- PASS)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \

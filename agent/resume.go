@@ -200,7 +200,7 @@ func thaws(held guard.Result) []Thaw {
 			continue
 		}
 		state := f.State.String()
-		if f.State == guard.StateThawed && !f.Confirmed {
+		if f.Unseen {
 			state = "thawed, unconfirmed"
 		}
 		all = append(all, Thaw{Mount: f.Path, Cause: held.Cause.String(), State: state, FrozenFor: f.HeldFor})

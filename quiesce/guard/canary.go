@@ -119,6 +119,7 @@ func (p *program) runCanary() int {
 // was.
 func (m *mount) watch() {
 	m.ordered.pass()
+	m.cell.sentAt.Store(boottime())
 	_ = unix.Unlinkat(m.fd, neverThere, unix.AT_REMOVEDIR)
 	m.cell.wokenAt.Store(boottime())
 	gate(wokenFD).open()

@@ -12,13 +12,13 @@ import (
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
-func TestAThawOfOursIsConfirmedByTheCanary(t *testing.T) {
+func TestAThawOfOursIsSeenByTheCanary(t *testing.T) {
 	b, one, two := newBed(t), newFilesystem(t, "ext4"), newFilesystem(t, "xfs")
 	g := b.frozen(t, identify(t, one, two), guard.Options{})
 	time.Sleep(20 * time.Millisecond) // the canary goes to wait
 	for _, f := range thaw(t, g).Filesystems {
-		if !f.Confirmed {
-			t.Errorf("%+v, want it confirmed", f)
+		if f.Unseen {
+			t.Errorf("%+v, want its thaw seen", f)
 		}
 	}
 	wantNoCanary(t, b)
@@ -78,8 +78,8 @@ func TestAGuardWhoseCanaryDiedGoesOn(t *testing.T) {
 	}
 	wantFrozen(t, mnt)
 	res := thaw(t, g)
-	if !res.Unbroken() || res.Cause != guard.CauseAsked || res.Filesystems[0].Confirmed {
-		t.Errorf("result %+v, want it unbroken and unconfirmed", res)
+	if !res.Unbroken() || res.Cause != guard.CauseAsked || res.Filesystems[0].Unseen {
+		t.Errorf("result %+v, want it unbroken", res)
 	}
 	wantThawed(t, mnt)
 }

@@ -19,7 +19,7 @@ type cells struct {
 type cell struct {
 	status                  *atomic.Uint64 // state, errno << 32
 	began, frozenAt, thawAt *atomic.Uint64
-	wokenAt                 *atomic.Uint64 // written by the canary
+	wokenAt, sentAt         *atomic.Uint64 // written by the canary
 }
 
 // mapState maps the state file open as fd and parses its descriptor section.
@@ -66,7 +66,7 @@ func (c cells) expedited() bool { return c.word(24).Load() != 0 }
 
 func (c cells) filesystem(i int) cell {
 	off := blockSize * (1 + i)
-	return cell{status: c.word(off), began: c.word(off + 8), frozenAt: c.word(off + 16), thawAt: c.word(off + 24), wokenAt: c.word(off + 32)}
+	return cell{status: c.word(off), began: c.word(off + 8), frozenAt: c.word(off + 16), thawAt: c.word(off + 24), wokenAt: c.word(off + 32), sentAt: c.word(off + 40)}
 }
 
 func (c cell) set(s State, errno syscall.Errno) {

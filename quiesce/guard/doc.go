@@ -104,9 +104,10 @@
 //	0  state, with errno << 32
 //	8  when FIFREEZE was issued      16 when it had returned
 //	24 when FITHAW had returned      32 when the canary woke
+//	40 when the canary went to wait
 //
 // Times are CLOCK_BOOTTIME in ns, 0 when it has not happened. The guard writes
-// the cells; after its death the "thaw" run does. The last word is the canary's.
+// the cells; after its death the "thaw" run does. The last two are the canary's.
 // A recovery holds an flock on the file; guard and canary have file descriptions
 // of their own, and hold none.
 package guard

@@ -219,7 +219,7 @@ func TestUnmountingWhileFrozen(t *testing.T) {
 				t.Fatal(err)
 			}
 			res := thaw(t, g)
-			if !res.Unbroken() || !res.Filesystems[0].Confirmed {
+			if !res.Unbroken() || res.Filesystems[0].Unseen {
 				t.Errorf("result %+v, want it unbroken", res)
 			}
 			mount(t, filepath.Join(dir, kind+".img"), mnt)

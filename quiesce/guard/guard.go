@@ -157,7 +157,7 @@ func (g *Guard) Thaw(ctx context.Context) (Result, error) {
 	if err == nil {
 		g.settled = true
 		g.canary.release()
-		if seen, err := g.state.read(); err == nil { // what the canary saw is in it now
+		if seen, err := g.state.awaitCanary(); err == nil {
 			g.result = seen.result()
 		}
 		g.release()

@@ -136,14 +136,14 @@ func (p *program) startThreads() {
 			p.thread(func() { m.thawer(p) })
 		}
 	}
-	spareThreads()
+	spareThreads(3 + len(p.mounts)/4)
 }
 
 // spareThreads leaves the scheduler a few idle threads, for it to use where it
 // would start one in the window.
-func spareThreads() {
+func spareThreads(n int) {
 	var idle sync.WaitGroup
-	for range 3 {
+	for range n {
 		idle.Go(func() { pause(1) })
 	}
 	idle.Wait()

@@ -131,6 +131,7 @@ type Cell struct {
 	FrozenAt time.Duration
 	ThawedAt time.Duration
 	WokenAt  time.Duration // when the canary saw the thaw
+	SentAt   time.Duration // when the canary went to wait for it
 }
 
 // owed says whether anything is left to be undone: a filesystem may still need a
@@ -146,6 +147,9 @@ func (r *Record) owed() bool {
 	}
 	return false
 }
+
+// unseen says whether a canary has yet to wake from a freeze that was thawed.
+func (c Cell) unseen() bool { return c.State == StateThawed && c.SentAt != 0 && c.WokenAt == 0 }
 
 func (r *Record) check() error {
 	if len(r.BootID) != bootIDSize || strings.ContainsRune(r.BootID, 0) {
@@ -336,7 +340,7 @@ func (r *Record) parseCells(b []byte) error {
 	for i := range r.Filesystems {
 		b = b[blockSize:]
 		state, errno := uint32(ne.Uint64(b)), uint32(ne.Uint64(b)>>32)
-		if state >= uint32(stateEnd) || !zero(b[40:blockSize]) {
+		if state >= uint32(stateEnd) || !zero(b[48:blockSize]) {
 			return fmt.Errorf("cell of filesystem %d is malformed", i)
 		}
 		r.Cells = append(r.Cells, Cell{
@@ -346,6 +350,7 @@ func (r *Record) parseCells(b []byte) error {
 			FrozenAt: time.Duration(ne.Uint64(b[16:])),
 			ThawedAt: time.Duration(ne.Uint64(b[24:])),
 			WokenAt:  time.Duration(ne.Uint64(b[32:])),
+			SentAt:   time.Duration(ne.Uint64(b[40:])),
 		})
 	}
 	return nil

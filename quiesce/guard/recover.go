@@ -149,8 +149,8 @@ func (r recoverer) settle(ctx context.Context, s *stateFile, found *Recovered, h
 		return err
 	}
 	after, err := settle(ctx, r.binary, s, held)
-	if after != nil {
-		found.Result = after.result()
+	if seen, readErr := s.awaitCanary(); after != nil && readErr == nil {
+		found.Result = seen.result()
 	}
 	switch {
 	case errors.Is(err, ErrStuck):

@@ -26,10 +26,10 @@ type Outcome struct {
 	FrozenFor time.Duration
 	HeldFor   time.Duration
 
-	// Confirmed says that the canary, which waited on the freeze, woke at the
-	// thaw. Without it there is FITHAW's word alone: there was no canary, or
-	// something else (device-mapper) holds the filesystem frozen as well.
-	Confirmed bool
+	// Unseen says that the canary, which waits on the freeze, has not woken from
+	// it after the thaw: something else (device-mapper) holds the filesystem
+	// frozen as well, or the canary was killed.
+	Unseen bool
 }
 
 // Unbroken says whether every filesystem was frozen and thawed by us.
@@ -54,7 +54,7 @@ func (r *Record) result() Result {
 	res := Result{Cause: r.Cause}
 	for i, c := range r.Cells {
 		o := Outcome{Path: r.Filesystems[i].Path, State: c.State, Errno: c.Errno,
-			FrozenAt: wall(c.FrozenAt), ThawedAt: wall(c.ThawedAt), Confirmed: c.WokenAt != 0}
+			FrozenAt: wall(c.FrozenAt), ThawedAt: wall(c.ThawedAt), Unseen: c.unseen()}
 		if c.ThawedAt != 0 && c.FrozenAt != 0 {
 			o.FrozenFor = c.ThawedAt - c.FrozenAt
 		}

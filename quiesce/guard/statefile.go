@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,6 +118,17 @@ func (s *stateFile) read() (*Record, error) {
 		return nil, fmt.Errorf("cannot parse %q: %w", s.path, err)
 	}
 	return r, nil
+}
+
+// awaitCanary reads the file when the canary has seen every thaw, or takes too
+// long for that.
+func (s *stateFile) awaitCanary() (*Record, error) {
+	for until := time.Now().Add(fencePatience); ; time.Sleep(time.Millisecond) {
+		rec, err := s.read()
+		if err != nil || time.Now().After(until) || !slices.ContainsFunc(rec.Cells, Cell.unseen) {
+			return rec, err
+		}
+	}
 }
 
 // lock keeps others from recovering the file at the same time. Taken again, it
