@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// imageSize holds what is dirty, the stream and the writer's file, in MiB.
-const imageSize = 4096
+// imageSize holds what is dirty, the stream and the writer's file, in MiB, four
+// times over: ext4 begins to write out by itself when what is dirty is half of what
+// is free.
+const imageSize = 10240
 
 // stalls measures for how long a small durable write has to wait, less the hold:
 // in the window, from the first FIFREEZE to the thaw, and in the whole, from the
