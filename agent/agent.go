@@ -55,6 +55,7 @@ type Agent struct {
 	history  *history          // guarded by mu: what the records come to, nil when it must be found out
 	changes  int               // guarded by mu: how often records changed
 	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
+	unread   error             // guarded by mu: records of freezes that could not be made good nor understood
 	turned   time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
 	lifetime context.Context   // ends when the daemon stops
 	stop     context.CancelCauseFunc

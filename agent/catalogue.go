@@ -206,6 +206,9 @@ func (a *Agent) Stuck() []string {
 	for _, r := range a.stuck {
 		all = append(all, r.Err.Error())
 	}
+	if a.unread != nil {
+		all = append(all, a.unread.Error())
+	}
 	return all
 }
 

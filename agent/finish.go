@@ -73,7 +73,7 @@ func (p *performer) report(err, resumed error) Report {
 		Started:   p.run.started,
 		Ended:     time.Now(),
 		Recovered: p.recovered,
-		Notes:     p.outrun(),
+		Notes:     append(p.notes, p.outrun()...),
 	}
 	if p.record.Freeze != nil {
 		r.Thaws = p.record.Freeze.Thaws

@@ -37,6 +37,7 @@ type performer struct {
 	phases    map[Phase]time.Duration
 	synced    bool          // everything was written out before the point in time
 	lastRound time.Duration // of writing out
+	notes     []string      // for the report
 	recovered bool          // another daemon began the run
 	cancelled error         // somebody cancelled the run when only its answers were missing
 }
@@ -181,6 +182,12 @@ func (p *performer) startGuard(ctx context.Context) error {
 	return nil
 }
 
+// note tells the log and the report of something beside the outcome.
+func (p *performer) note(text string) {
+	p.agent.Log.Warn(text, "run", p.run.ID())
+	p.notes = append(p.notes, text)
+}
+
 // dir holds what the CPI prints for one disk.
 func (p *performer) dir(disk int) string {
 	return filepath.Join(p.runDir(), strconv.Itoa(disk))
@@ -225,9 +232,14 @@ func (p *performer) pointInTime(ctx context.Context) error {
 	return p.window(ctx)
 }
 
+// guardLate is how long after its deadline a guard that says nothing is waited
+// for: it was stopped, or hangs.
+const guardLate = time.Second
+
 // window freezes, has every CPI process go on, and is then the run loop: it
 // beats for the guard until the point in time of every snapshot is fixed, the
-// deadline or a cancellation.
+// deadline or a cancellation. The guard keeps the deadline; should it not, resume
+// takes over from it.
 func (p *performer) window(ctx context.Context) error {
 	p.agent.hold(true)
 	failpoint.Hit("before-freeze")
@@ -243,6 +255,8 @@ func (p *performer) window(ctx context.Context) error {
 	failpoint.Hit("told")
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
+	late := time.NewTimer(time.Until(began.Add(p.agent.Settings.Budgets.window() + guardLate)))
+	defer late.Stop()
 	defer p.agent.windowTurned(time.Time{})
 	for held := len(p.calls); held > 0; {
 		select {
@@ -254,6 +268,8 @@ func (p *performer) window(ctx context.Context) error {
 			held--
 		case <-p.guard.Done():
 			return nil
+		case <-late.C:
+			return errors.New("the guard did not thaw at its deadline, and was ended")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

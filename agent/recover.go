@@ -23,9 +23,11 @@ var errCutOff = errors.New("the daemon ended")
 // left is what came of their freezes, from Freezer.Recover, which needs no
 // journal and so comes before it. CPI processes that still run are waited for in
 // the background, as a run that holds the VM. It must be called before any
-// request is accepted.
-func (a *Agent) Recover(left []guard.Recovered) error {
+// request is accepted. unread is why records of freezes could not be used: what
+// they are of may still be frozen.
+func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 	a.noteStuck(left)
+	a.noteUnread(unread)
 	records, err := a.Journal.All()
 	if err != nil {
 		return a.journalFailed(err)
@@ -118,15 +120,26 @@ func (a *Agent) noteStuck(left []guard.Recovered, again ...string) {
 	a.mu.Unlock()
 	for _, r := range left {
 		if r.Err != nil {
-			a.Log.Error("cannot thaw what a dead guard left frozen", "run", r.RunID, "error", r.Err)
+			a.Log.Error("cannot thaw what a dead guard left frozen", "run", r.RunID, "error", r.Err, "stack", stackOf(r.Err))
 			continue
 		}
 		a.Log.Warn("found the record of a freeze", "run", r.RunID, "now", r.Recovery, "cause", r.Result.Cause)
 	}
 }
 
+// stackOf is where in the kernel what is stuck is held up, "" where that is not
+// known.
+func stackOf(err error) string {
+	var stuck *guard.StuckError
+	if errors.As(err, &stuck) {
+		return stuck.Stack
+	}
+	return ""
+}
+
 // addStuck remembers what could not be thawed, for Run to try again.
 func (a *Agent) addStuck(r guard.Recovered) {
+	a.Log.Error("cannot thaw in time", "run", r.RunID, "error", r.Err, "stack", stackOf(r.Err))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stuck = append(a.stuck, r)
@@ -142,6 +155,7 @@ func (a *Agent) retryOn(ctx context.Context) {
 			return
 		case <-tick.C:
 			a.retryStuck(ctx)
+			a.retryUnread(ctx)
 			a.retryUnsaved()
 		}
 	}
@@ -163,6 +177,33 @@ func (a *Agent) retryStuck(ctx context.Context) {
 	a.noteStuck(left, ids...)
 }
 
+// retryUnread looks again at records that could not be used, and leaves those of
+// living daemons, as of this one, alone.
+func (a *Agent) retryUnread(ctx context.Context) {
+	a.mu.Lock()
+	known := a.unread
+	a.mu.Unlock()
+	if known == nil {
+		return
+	}
+	left, err := a.Freezer.Recover(ctx, guard.RecoverOptions{})
+	for _, r := range left {
+		if r.Err != nil && !slices.Contains(a.stuckRuns(), r.RunID) {
+			a.addStuck(r)
+		}
+	}
+	a.noteUnread(err)
+}
+
+func (a *Agent) noteUnread(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.unread == nil {
+		a.Log.Error("cannot recover every freeze on record: quiesced thaw says what to do", "error", err)
+	}
+	a.unread = err
+}
+
 // stuckRuns are the ids of the runs of whose filesystems some are still frozen.
 func (a *Agent) stuckRuns() []string {
 	a.mu.Lock()
@@ -180,10 +221,10 @@ func (a *Agent) stuckRuns() []string {
 func (a *Agent) refuseStuck(r Request) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.stuck) == 0 || r.Level == LevelNone {
+	if len(a.stuck) == 0 && a.unread == nil || r.Level == LevelNone {
 		return nil
 	}
-	errs := make([]error, 0, len(a.stuck))
+	errs := []error{a.unread}
 	for _, s := range a.stuck {
 		errs = append(errs, s.Err)
 	}

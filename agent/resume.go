@@ -51,6 +51,9 @@ func (p *performer) thaw(ctx context.Context) error {
 		return nil
 	}
 	result, err := p.guard.Thaw(ctx)
+	for _, warning := range p.guard.Warnings() {
+		p.note("the guard: " + warning)
+	}
 	p.freezeEnded(result, context.Cause(p.run.ctx))
 	if err != nil {
 		p.agent.addStuck(guard.Recovered{RunID: p.run.ID(), Result: result, Err: err})

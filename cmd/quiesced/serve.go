@@ -67,10 +67,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		return err
 	}
 	freezer := &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
-	left, err := recoverFreezes(ctx, freezer)
-	if err != nil {
-		log.Error("cannot recover every freeze on record: quiesced thaw says what to do", "error", err)
-	}
+	left, unread := recoverFreezes(ctx, freezer)
 	m := metrics.New()
 	m.Process()
 	gid, err := httpapi.GroupID(c.Listen.Group)
@@ -103,7 +100,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		Turned:   watch.turned,
 	})
 	defer a.Close() // where an error comes before the tasks
-	if err := errors.Join(a.Recover(left), m.Watch(a)); err != nil {
+	if err := errors.Join(a.Recover(left, unread), m.Watch(a)); err != nil {
 		return err
 	}
 	for _, err := range checkMachine(c) {

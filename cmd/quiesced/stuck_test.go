@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -67,5 +69,40 @@ func TestStuckFreezeKeepsNobodyFromTheDaemon(t *testing.T) {
 	if report.Outcome != "succeeded" && !strings.Contains(report.Error, "snap-1") { // this CPI has one CID alone
 		t.Errorf("report is %+v", report)
 	}
+	w.mustBeGoing()
+}
+
+// A guard that is stopped keeps no deadline. The daemon takes over from it.
+func TestStoppedGuardBesideAHangingCPIIsTakenOverFrom(t *testing.T) {
+	w, verb := inWindow(t, with("budgets: {frozen: 1s}\n"))
+	guard := w.guardProcess("cut")
+	w.must(guard.Signal(syscall.SIGSTOP))
+	w.eventually("the daemon thaws", func() bool { return !w.frozen() })
+	w.touch("go")
+	r := verb()
+	report := w.report(r)
+	w.mustSay(r, exitFailed, "the guard did not thaw at its deadline")
+	if report.Clean || len(report.Thaws) != 1 || report.Thaws[0].Cause != "recovered" || report.Thaws[0].State != "thawed" {
+		t.Errorf("report is %+v", report)
+	}
+	if all := w.snapshots(); len(all) != 1 || all[0].CID != "snap-1" || all[0].Clean {
+		t.Errorf("snapshots are %+v", all)
+	}
+	w.mustBeGoing()
+}
+
+// What a record that cannot be read is of may still be frozen.
+func TestUnreadableRecordRefusesRunsUntilItIsGone(t *testing.T) {
+	w := newWorld(t)
+	record := filepath.Join(w.dir, "run", "guard-gone.state")
+	w.must(os.MkdirAll(filepath.Dir(record), 0o700))
+	w.must(os.WriteFile(record, []byte("no record"), 0o600))
+	w.start()
+	w.mustSay(w.run("status"), exitOK, "NOT THAWED", record)
+	w.mustSay(w.run("take-snapshot", "--level", "freeze"), exitRefused, "still frozen from before", record)
+	w.must(os.Remove(record))
+	w.eventually("it is looked at again", func() bool { return !strings.Contains(w.run("status").out, "NOT THAWED") })
+	r, _ := w.take("--level", "freeze")
+	w.mustSay(r, exitOK)
 	w.mustBeGoing()
 }

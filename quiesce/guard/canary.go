@@ -79,6 +79,21 @@ func hearReady(ctx context.Context, said *os.File) error {
 	return nil
 }
 
+// letGo lets the canary end once nothing is frozen any more, whoever thaws. It
+// says whether it had ended before.
+func (c *canary) letGo() (early bool) {
+	if c == nil {
+		return false
+	}
+	select {
+	case <-c.exited:
+		early = c.leash.Close() == nil // not for the second time
+	default:
+		c.leash.Close()
+	}
+	return early
+}
+
 // release lets the canary go, once nothing is frozen any more, and waits for it:
 // its descriptors keep the filesystems mounted, and what it saw is to be read.
 func (c *canary) release() {

@@ -72,6 +72,7 @@ func TestAGuardWhoseCanaryDiedGoesOn(t *testing.T) {
 	b, mnt := newBed(t), newFilesystem(t, "ext4")
 	g := b.start(t, identify(t, mnt), guard.Options{})
 	syscall.Kill(canaryOf(t, b), syscall.SIGKILL)
+	wantNoCanary(t, b)
 	beat(t, g)
 	if err := g.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
@@ -80,6 +81,9 @@ func TestAGuardWhoseCanaryDiedGoesOn(t *testing.T) {
 	res := thaw(t, g)
 	if !res.Unbroken() || res.Cause != guard.CauseAsked || res.Filesystems[0].Unseen {
 		t.Errorf("result %+v, want it unbroken", res)
+	}
+	if warned := strings.Join(g.Warnings(), " "); !strings.Contains(warned, "the canary ended early") {
+		t.Errorf("warnings %q do not tell of the canary", warned)
 	}
 	wantThawed(t, mnt)
 }

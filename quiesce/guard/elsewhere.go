@@ -14,19 +14,29 @@ import (
 // in the path has ended, or was moved, or unmounted lazily while somebody, as the
 // canary does, has it open. cause is why the path does not lead there.
 func (f Filesystem) elsewhere(cause error) (int, error) {
-	processes, _ := os.ReadDir("/proc")
-	for _, p := range processes {
-		if _, err := strconv.Atoi(p.Name()); err != nil {
-			continue
-		}
-		proc := filepath.Join("/proc", p.Name())
-		for _, path := range append(f.descriptors(proc), f.mountPoints(proc)...) {
-			if fd, err := f.openSame(path); err == nil {
-				return fd, nil
+	// A descriptor is opened by itself; the way to a mount point may be blocked.
+	for _, places := range []func(Filesystem, string) []string{Filesystem.descriptors, Filesystem.mountPoints} {
+		for _, proc := range processes() {
+			for _, path := range places(f, proc) {
+				if fd, err := f.openSame(path); err == nil {
+					return fd, nil
+				}
 			}
 		}
 	}
 	return -1, cause
+}
+
+// processes are the folders of all processes.
+func processes() []string {
+	var all []string
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			all = append(all, filepath.Join("/proc", e.Name()))
+		}
+	}
+	return all
 }
 
 // descriptors are those of a process that lead to f's superblock.

@@ -154,6 +154,9 @@ func (g *Guard) Thaw(ctx context.Context) (Result, error) {
 	if rec != nil {
 		g.result = rec.result()
 	}
+	if g.canary.letGo() {
+		g.heard(reply{saysWarning, "the canary ended early: a thaw by somebody else would not have been noticed"})
+	}
 	if err == nil {
 		g.settled = true
 		g.canary.release()

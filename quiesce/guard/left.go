@@ -67,24 +67,19 @@ func (m *mount) recover(gone func() bool) {
 // recoverIntended thaws m when it is not known whether the killed guard's
 // FIFREEZE has completed. Until the guard is gone it may yet do so, and a thread
 // of the guard may be held up elsewhere until m is thawed; so FITHAW is repeated
-// and only the answer after the guard's end is the last. The state stays
-// intended for as long, for whoever takes over from this run.
+// until it has thawed, which it does once: what is frozen after that is another's.
+// The state stays intended for as long, for whoever takes over from this run.
 func (m *mount) recoverIntended(gone func() bool) {
-	released := false
 	for !gone() {
 		if ioctl(m.fd, fiThaw) == 0 {
-			released = true
-			m.cell.thawAt.Store(boottime())
+			m.conclude(0)
+			return
 		}
 		pause(10)
 	}
-	errno := m.fithaw()
-	switch {
-	case errno != unix.EINVAL:
+	if errno := m.fithaw(); errno != unix.EINVAL {
 		m.conclude(errno)
-	case released:
-		m.cell.set(StateThawed, 0)
-	default:
-		m.cell.set(StateNone, 0)
+		return
 	}
+	m.cell.set(StateNone, 0)
 }

@@ -139,7 +139,7 @@ func (d *Daemon) start(t testing.TB, parts agent.Parts) {
 	d.Agent = agent.New(parts)
 	t.Cleanup(d.Agent.Close)
 	t.Cleanup(func() { d.settle(t) })
-	must(t, d.Agent.Recover(nil))
+	must(t, d.Agent.Recover(nil, nil))
 	must(t, m.Watch(d.Agent))
 	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text}
 }
