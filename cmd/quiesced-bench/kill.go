@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce/guard"
@@ -116,13 +117,10 @@ func playDaemon(args []string, _ io.Reader, out io.Writer) error {
 
 // playSpin keeps a processor busy.
 func playSpin(_ []string, in io.Reader, out io.Writer) error {
-	done := ended(in)
+	var over atomic.Bool
+	go func() { <-ended(in); over.Store(true) }()
 	_, _ = fmt.Fprintln(out, "ready")
-	for {
-		select {
-		case <-done:
-			return nil
-		default:
-		}
+	for !over.Load() {
 	}
+	return nil
 }

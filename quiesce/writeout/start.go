@@ -34,11 +34,12 @@ func Run(ctx context.Context, command func(args ...string) *exec.Cmd, limit time
 	if err := cmd.Start(); err != nil {
 		return Done{}, fmt.Errorf("cannot write out ahead: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	var endErr error
+	go func() { endErr = cmd.Wait(); close(ended) }()
 	select {
-	case err := <-ended:
-		return parseDone(out.String(), err)
+	case <-ended:
+		return parseDone(out.String(), endErr)
 	case <-ctx.Done():
 	}
 	_ = cmd.Process.Kill()
