@@ -23,12 +23,11 @@ type candidates struct {
 // any more.
 func (c *candidates) openOnes(write func(fd int, size int64) bool) {
 	for _, proc := range processes() {
-		c.mounts.of(filepath.Join(proc, "mountinfo"))
 		for _, kind := range []string{"fd", "map_files"} {
 			dir := filepath.Join(proc, kind)
 			entries, _ := os.ReadDir(dir)
 			for _, e := range entries {
-				if !c.visit(filepath.Join(dir, e.Name()), write) {
+				if !c.visit(proc, filepath.Join(dir, e.Name()), write) {
 					return
 				}
 			}
@@ -48,12 +47,12 @@ func processes() []string {
 	return all
 }
 
-// visit has the file at a path written if it is one of the targets' and was not
-// visited yet. It returns what write does: whether to go on.
-func (c *candidates) visit(path string, write func(fd int, size int64) bool) bool {
+// visit has the file at a path, which a process has, written if it is one of the
+// targets' and was not visited yet. It returns what write does: whether to go on.
+func (c *candidates) visit(proc, path string, write func(fd int, size int64) bool) bool {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &st)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !c.targets[c.mounts[st.Mnt_id]] {
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !c.targets[c.mounts.superblock(st.Mnt_id, proc)] {
 		return true
 	}
 	f := file{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}

@@ -42,6 +42,9 @@ type run struct {
 	files int   // with anything dirty
 }
 
+// self is this process's folder.
+const self = "/proc/self"
+
 // maxPasses bounds how often those who write on are followed.
 const maxPasses = 4
 
@@ -63,10 +66,9 @@ func (r *run) all() {
 // pass writes out what is dirty now, and returns how many bytes that were.
 func (r *run) pass() int64 {
 	c := candidates{mounts: mounts{}, targets: map[superblock]bool{}, seen: map[file]bool{}}
-	c.mounts.of("/proc/self/mountinfo")
 	for _, root := range r.roots {
 		if st, ok := statMount(root); ok {
-			c.targets[c.mounts[st.Mnt_id]] = true
+			c.targets[c.mounts.superblock(st.Mnt_id, self)] = true
 		}
 	}
 	delete(c.targets, "") // a root that is no mount point of ours

@@ -2,6 +2,7 @@ package writeout
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -14,12 +15,18 @@ type superblock string
 // machine, across mount namespaces.
 type mounts map[uint64]superblock
 
-// of adds the mounts that a process sees.
-func (m mounts) of(mountinfo string) {
-	text, err := os.ReadFile(mountinfo)
-	if err == nil {
+// superblock is that of a mount. One that was not met yet is looked up in the
+// table of a process that has a file there; it is "" where that shows none, as for
+// a memfd's.
+func (m mounts) superblock(id uint64, proc string) superblock {
+	if sb, known := m[id]; known {
+		return sb
+	}
+	m[id] = ""
+	if text, err := os.ReadFile(filepath.Join(proc, "mountinfo")); err == nil {
 		m.parse(string(text))
 	}
+	return m[id]
 }
 
 // parse adds what a mountinfo says; lines that are none say nothing.

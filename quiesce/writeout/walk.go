@@ -31,7 +31,7 @@ func (c *candidates) changedOnes(root string, since, until time.Time, write func
 				}
 				continue
 			}
-			if e.Type().IsRegular() && changed(path, since) && !c.visit(path, write) {
+			if e.Type().IsRegular() && changed(path, since) && !c.visit(self, path, write) {
 				return
 			}
 		}
