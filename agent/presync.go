@@ -65,7 +65,7 @@ func (p *performer) writeOut(ctx context.Context) error {
 
 // outrun tells of a writer that dirties faster than the disk takes it.
 func (p *performer) outrun() []string {
-	if p.lastRound < longRound {
+	if p.lastRound < longRound || !p.record.Plan.Freezes() {
 		return nil
 	}
 	return []string{fmt.Sprintf(

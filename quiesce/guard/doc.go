@@ -55,8 +55,9 @@
 //	failed [TEXT] could not start, freeze or thaw; the last answer
 //
 // Descriptor 3 is the state file, 4 the guard's own executable, through which
-// it was run, 5 an eventfd that the canary opens when it woke. The exit status is 0 after "thawed", 1 after "failed", 2 for a
-// broken protocol, 3 for a state file that cannot be used.
+// it was run, 5 an eventfd that the canary opens when it woke. The exit status is
+// 0 after "thawed", 1 after "failed", 2 for a broken protocol, 3 for a state file
+// that cannot be used.
 //
 // Run as "quiesced-guard canary", with descriptors 3, 4 and 5 as above, it is
 // the canary. It answers "ready" or "failed TEXT", goes to wait on each

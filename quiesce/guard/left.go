@@ -70,12 +70,15 @@ func (m *mount) recover(gone func() bool) {
 // until it has thawed, which it does once: what is frozen after that is another's.
 // The state stays intended for as long, for whoever takes over from this run.
 func (m *mount) recoverIntended(gone func() bool) {
-	for !gone() {
+	for !gone() && m.cell.state() == StateIntended { // another run may be at it, too
 		if ioctl(m.fd, fiThaw) == 0 {
 			m.conclude(0)
 			return
 		}
 		pause(10)
+	}
+	if m.cell.state() != StateIntended {
+		return
 	}
 	if errno := m.fithaw(); errno != unix.EINVAL {
 		m.conclude(errno)
