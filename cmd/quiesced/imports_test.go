@@ -25,9 +25,10 @@ var allowedImports = map[string][]string{
 	"quiesce/failpoint":  {},
 	"quiesce/writeout":   {},
 	"quiesce/loopfs":     {},
-	"quiesce/monit":      {"quiesce"},
-	"quiesce/systemd":    {"quiesce"},
-	"agent":              {"quiesce", "quiesce/guard", "quiesce/failpoint", "cpi"},
+	"quiesce/jobs":       {"quiesce/failpoint"},
+	"quiesce/monit":      {"quiesce/jobs"},
+	"quiesce/systemd":    {"quiesce/jobs"},
+	"agent":              {"quiesce", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "cpi"},
 	"agent/faults":       {},
 	"agent/schedule":     {},
 	"agent/boshvm":       {},
@@ -53,7 +54,7 @@ var confined = map[string][]string{
 	"go.etcd.io/bbolt":              {"agent/journal"},
 	"github.com/prometheus":         {"metrics", "cmd"},
 	"github.com/spf13/cobra":        {"cmd"},
-	"go.yaml.in/yaml":               {"cmd"},
+	"go.yaml.in/yaml":               {"quiesce/jobs", "cmd"},
 	"github.com/jedib0t/go-pretty":  {"cmd"},
 	"github.com/moby/sys/mountinfo": {"quiesce"},
 	"github.com/robfig/cron":        {"agent/schedule", "cmd"},
@@ -61,7 +62,7 @@ var confined = map[string][]string{
 	"github.com/google/uuid":        {"agent"},
 	"golang.org/x/sync":             {"cmd"},
 	"golang.org/x/term":             {"cmd"},
-	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/local", "quiesce", "quiesce/guard", "quiesce/writeout", "cmd"},
+	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/monit", "quiesce/systemd", "quiesce/writeout", "cmd"},
 }
 
 // listed is what go list says of a package.
