@@ -1,0 +1,104 @@
+// Package processes follows processes by /proc and pidfd: what a service has
+// forked, and the moment at which the last of it has ended. A zombie has ended.
+package processes
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/quiesced/quiesced/quiesce/jobs"
+)
+
+// stat is what is used of /proc/PID/stat.
+type stat struct {
+	jobs.Process
+	parent int
+	ended  bool // a zombie, which its parent has not seen yet
+}
+
+// Find returns the process that has a pid now. It answers false if none runs.
+func Find(pid int) (jobs.Process, bool) {
+	s, ok := read(pid)
+	return s.Process, ok && !s.ended
+}
+
+// Alive says whether p runs.
+func Alive(p jobs.Process) bool {
+	found, ok := Find(p.PID)
+	return ok && found == p
+}
+
+// Tree lists those of the roots that run, and all that descends from them now, sorted by
+// pid. A child whose parent has ended is no longer to be found by it.
+func Tree(roots ...jobs.Process) []jobs.Process {
+	children, byPID := table()
+	var found []jobs.Process
+	seen := map[int]bool{}
+	var add func(stat)
+	add = func(s stat) {
+		if seen[s.PID] {
+			return
+		}
+		seen[s.PID] = true
+		if !s.ended {
+			found = append(found, s.Process)
+		}
+		for _, child := range children[s.PID] {
+			add(child)
+		}
+	}
+	for _, root := range roots {
+		if s, ok := byPID[root.PID]; ok && s.Process == root {
+			add(s)
+		}
+	}
+	slices.SortFunc(found, func(a, b jobs.Process) int { return a.PID - b.PID })
+	return found
+}
+
+// table lists every process, and each one's children.
+func table() (children map[int][]stat, byPID map[int]stat) {
+	children, byPID = map[int][]stat{}, map[int]stat{}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return children, byPID
+	}
+	defer func() { _ = dir.Close() }()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if s, ok := read(pid); ok {
+			children[s.parent] = append(children[s.parent], s)
+			byPID[pid] = s
+		}
+	}
+	return children, byPID
+}
+
+func read(pid int) (stat, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return stat{}, false
+	}
+	return parse(pid, b)
+}
+
+// parse skips the command's name, which may hold spaces and parentheses.
+func parse(pid int, b []byte) (stat, bool) {
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 20 {
+		return stat{}, false
+	}
+	parent, err := strconv.Atoi(string(f[1]))
+	if err != nil {
+		return stat{}, false
+	}
+	start, err := strconv.ParseUint(string(f[19]), 10, 64)
+	ended := bytes.ContainsAny(f[0], "ZX")
+	return stat{Process: jobs.Process{PID: pid, StartTime: start}, parent: parent, ended: ended}, err == nil
+}
