@@ -29,7 +29,7 @@ var allowedImports = map[string][]string{
 	"quiesce/jobs/processes":  {"quiesce/jobs"},
 	"quiesce/jobs/jobstest":   {"quiesce/jobs", "quiesce/jobs/processes"},
 	"quiesce/monit":           {"quiesce/jobs", "quiesce/jobs/processes"},
-	"quiesce/monit/monittest": {"quiesce/jobs/jobstest"},
+	"quiesce/monit/monittest": {},
 	"quiesce/systemd":         {"quiesce/jobs", "quiesce/jobs/processes"},
 	"agent":                   {"quiesce", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "cpi"},
 	"agent/faults":            {},

@@ -43,11 +43,12 @@ type scene struct {
 // set defines services and waits until those that can run are running.
 func set(t testing.TB, bed Bed, services ...Service) *scene {
 	t.Helper()
-	s := &scene{TB: t, bed: bed, sup: bed.Supervisor(), services: map[string]Service{}}
+	s := &scene{TB: t, bed: bed, services: map[string]Service{}}
 	for _, service := range services {
 		s.services[service.Name] = service
 	}
 	bed.Define(t, services...)
+	s.sup = bed.Supervisor()
 	for name, service := range s.services {
 		if !service.Broken {
 			s.eventually(name, jobs.Running)

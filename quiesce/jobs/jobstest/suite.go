@@ -33,8 +33,8 @@ var cases = []struct {
 	{"a supervisor that is restarted while a service starts", restartedDuringStart},
 }
 
-// Run plays every case on the bed that open returns.
-func Run(t *testing.T, open func(testing.TB) Bed) {
+// Run plays every case on the bed that open returns, which may call t.Parallel.
+func Run(t *testing.T, open func(*testing.T) Bed) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.play(t, open(t)) })
 	}

@@ -30,10 +30,43 @@ func Alive(p jobs.Process) bool {
 	return ok && found == p
 }
 
-// Tree lists those of the roots that run, and all that descends from them now, sorted by
-// pid. A child whose parent has ended is no longer to be found by it.
-func Tree(roots ...jobs.Process) []jobs.Process {
-	children, byPID := table()
+// Table is all processes, as they were when it was read.
+type Table struct {
+	byPID    map[int]stat
+	children map[int][]stat // by their parent's pid
+}
+
+// Read reads /proc, which takes about 20 µs for each process.
+func Read() Table {
+	t := Table{byPID: map[int]stat{}, children: map[int][]stat{}}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return t
+	}
+	defer func() { _ = dir.Close() }()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if s, ok := read(pid); ok {
+			t.children[s.parent] = append(t.children[s.parent], s)
+			t.byPID[pid] = s
+		}
+	}
+	return t
+}
+
+// Find returns the process that had a pid.
+func (t Table) Find(pid int) (jobs.Process, bool) {
+	s, ok := t.byPID[pid]
+	return s.Process, ok && !s.ended
+}
+
+// Tree lists those of the roots that ran, and all that descended from them, sorted by
+// pid. A child whose parent had ended is no longer found by it.
+func (t Table) Tree(roots ...jobs.Process) []jobs.Process {
 	var found []jobs.Process
 	seen := map[int]bool{}
 	var add func(stat)
@@ -45,39 +78,17 @@ func Tree(roots ...jobs.Process) []jobs.Process {
 		if !s.ended {
 			found = append(found, s.Process)
 		}
-		for _, child := range children[s.PID] {
+		for _, child := range t.children[s.PID] {
 			add(child)
 		}
 	}
 	for _, root := range roots {
-		if s, ok := byPID[root.PID]; ok && s.Process == root {
+		if s, ok := t.byPID[root.PID]; ok && s.Process == root {
 			add(s)
 		}
 	}
 	slices.SortFunc(found, func(a, b jobs.Process) int { return a.PID - b.PID })
 	return found
-}
-
-// table lists every process, and each one's children.
-func table() (children map[int][]stat, byPID map[int]stat) {
-	children, byPID = map[int][]stat{}, map[int]stat{}
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return children, byPID
-	}
-	defer func() { _ = dir.Close() }()
-	names, _ := dir.Readdirnames(-1)
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		if s, ok := read(pid); ok {
-			children[s.parent] = append(children[s.parent], s)
-			byPID[pid] = s
-		}
-	}
-	return children, byPID
 }
 
 func read(pid int) (stat, bool) {

@@ -27,9 +27,9 @@ func NewWatch() (*Watch, error) {
 	return &Watch{open: map[jobs.Process]int{}, wake: os.NewFile(uintptr(fd), "eventfd")}, nil
 }
 
-// Add has processes watched, and all that descends from them now.
-func (w *Watch) Add(roots ...jobs.Process) error {
-	for _, p := range Tree(roots...) {
+// Add has processes watched. Those that have ended already are passed over.
+func (w *Watch) Add(all ...jobs.Process) error {
+	for _, p := range all {
 		if _, ok := w.open[p]; ok {
 			continue
 		}
@@ -54,9 +54,6 @@ func (w *Watch) Alive(p jobs.Process) bool {
 	_, ok := w.open[p]
 	return ok
 }
-
-// Left is the number of processes that have not ended, as far as Wait has seen.
-func (w *Watch) Left() int { return len(w.open) }
 
 // Wait returns when a process has ended, after d, or when ctx ends.
 func (w *Watch) Wait(ctx context.Context, d time.Duration) error {
