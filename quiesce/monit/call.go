@@ -38,6 +38,7 @@ type task struct {
 	waited  bool           // for processes, all of which have ended if none is running
 	entry   entry          // as monit showed it last
 	asked   bool           // this monit has been
+	ignored bool           // it was asked while it did not monitor the service
 	askedAt time.Time
 	said    jobs.State // what was told last, or was so at first
 	done    bool
@@ -96,14 +97,12 @@ func (k *call) round(ctx context.Context) error {
 	}
 	k.incarnation, k.lost, k.answered = s.Incarnation, nil, true
 	entries := s.of(k.client.config.Group)
-	if err := k.follow(entries); err != nil {
+	if err := k.follow(ctx, entries); err != nil {
 		return err
 	}
-	asked := k.look(entries)
-	if len(asked) == 0 {
-		return nil
+	for action, tasks := range k.look(ctx, entries) {
+		k.ask(ctx, action, tasks)
 	}
-	k.ask(ctx, asked)
 	return nil
 }
 
@@ -124,12 +123,12 @@ func (k *call) forget() {
 
 // follow finds the processes that Stop waits for. Children of those that run
 // are found anew each time.
-func (k *call) follow(entries map[string]entry) error {
+func (k *call) follow(ctx context.Context, entries map[string]entry) error {
 	if k.action == "monitor" || k.action == "start" {
 		return nil
 	}
 	table := processes.Read()
-	k.client.remember(table, entries)
+	k.client.remember(ctx, table, k.among(entries))
 	for _, t := range k.open() {
 		roots := append(k.client.known(t.name), t.running...)
 		if !t.waited {
@@ -157,9 +156,21 @@ func (k *call) keep(t *task, all []jobs.Process) {
 	}
 }
 
-// look judges each service, tells of it, and lists those that monit is to be asked about.
-func (k *call) look(entries map[string]entry) []*task {
-	var asked []*task
+// among are the entries of the services that are left.
+func (k *call) among(entries map[string]entry) map[string]entry {
+	left := map[string]entry{}
+	for _, t := range k.open() {
+		if e, ok := entries[t.name]; ok {
+			left[t.name] = e
+		}
+	}
+	return left
+}
+
+// look judges each service, tells of it, and lists those that monit is to be asked
+// about, by action.
+func (k *call) look(ctx context.Context, entries map[string]entry) map[string][]*task {
+	asked := map[string][]*task{}
 	for _, t := range k.open() {
 		e, known := entries[t.name]
 		if known {
@@ -167,7 +178,11 @@ func (k *call) look(entries map[string]entry) []*task {
 		}
 		switch k.verdict(t, known) {
 		case ask:
-			asked = append(asked, t)
+			asked[k.action] = append(asked[k.action], t)
+		case adopt:
+			if k.runs(ctx, t) {
+				asked["monitor"] = append(asked["monitor"], t)
+			}
 		case reached:
 			t.done = true
 		case unknown:
@@ -179,6 +194,13 @@ func (k *call) look(entries map[string]entry) []*task {
 		k.tell(t, known)
 	}
 	return asked
+}
+
+// runs says whether monit will find that a service runs. If it would not, monitor
+// starts it.
+func (k *call) runs(ctx context.Context, t *task) bool {
+	p, ok := k.client.fromPIDFile(ctx, t.name)
+	return ok && slices.Contains(t.running, p)
 }
 
 func (k *call) verdict(t *task, known bool) verdict {
@@ -202,11 +224,11 @@ func (k *call) tell(t *task, known bool) {
 	switch {
 	case k.end == "" || t.err != nil && !known:
 		return
-	case t.done && t.err == nil:
-		s = k.end
 	case t.said == "": // as it was
 		t.said = s
 		return
+	case t.done && t.err == nil:
+		s = k.end
 	case s == k.end, s == jobs.Unmonitored:
 		s = jobs.Changing
 	}
@@ -216,19 +238,20 @@ func (k *call) tell(t *task, known bool) {
 	t.said = s
 }
 
-// ask asks for the action, all in one request.
-func (k *call) ask(ctx context.Context, tasks []*task) {
+// ask asks for an action, all in one request.
+func (k *call) ask(ctx context.Context, action string, tasks []*task) {
 	var names []string
 	for _, t := range tasks {
 		names = append(names, t.name)
 	}
-	taken, err := k.client.act(ctx, k.action, names)
+	taken, err := k.client.act(ctx, action, names)
 	if err != nil {
 		k.lose(ctx, err)
 		return
 	}
 	for _, t := range tasks {
-		t.asked, t.askedAt = taken, time.Now()
+		t.asked, t.askedAt = taken && action == k.action, time.Now()
+		t.ignored = t.asked && t.entry.Monitor == 0
 	}
 	k.pause = shortPause
 }

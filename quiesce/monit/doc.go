@@ -15,8 +15,9 @@
 // An action is pending until it is done; 5.2.5 shows monitor=0 at once, 5.33 when it
 // is done. A service that monit has not looked at yet is monitor=2. Of one that it does
 // not monitor it shows neither a pid nor whether it runs: of a service that was stopped
-// and one that was unmonitored and runs, it says the same. Such a service is Stopped,
-// unless this client has seen a process of it that runs still; then it is Unmonitored.
+// and one that was unmonitored and runs, the status says the same. This client looks for
+// a process then, as monit would: in the pid file, which the service's page names. Where
+// one runs the service is Unmonitored, else Stopped.
 //
 // A service whose process runs and whose checks fail is Failing, and has Processes.
 //
@@ -26,7 +27,10 @@
 // shown to this client, with their children.
 //
 // The action monitor starts a service that does not run; unmonitor leaves it as it
-// is. A stop that is asked for a service that does not run, runs no stop program.
+// is. A stop that is asked for a service that does not run, runs no stop program. A stop
+// that is asked for one that is not monitored and runs, runs none in 5.33 either, which
+// says that it is done: Stop has such a service monitored first, if monit will find
+// that it runs, and then asks again.
 //
 // # What is lost
 //

@@ -19,7 +19,7 @@ func (c *Client) Services(ctx context.Context) ([]jobs.Service, error) {
 	}
 	entries := s.of(c.config.Group)
 	table := processes.Read()
-	c.remember(table, entries)
+	c.remember(ctx, table, entries)
 	var found []jobs.Service
 	for name, e := range entries {
 		running := table.Tree(c.known(name)...)
@@ -64,16 +64,21 @@ func (c *Client) Start(ctx context.Context, names []string, told func(name strin
 	return c.run(ctx, k, names)
 }
 
-// remember notes the processes of the services whose pid monit shows. What
-// was known of one that it shows no pid of stays: monit shows none while it does
-// not monitor it.
-func (c *Client) remember(table processes.Table, entries map[string]entry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// remember notes the processes of services: those whose pid monit shows, and of those
+// that it does not monitor the ones that were known, or else that of the pid file.
+func (c *Client) remember(ctx context.Context, table processes.Table, entries map[string]entry) {
 	for name, e := range entries {
-		if p, ok := table.Find(e.PID); ok {
-			c.seen[name] = table.Tree(append(c.seen[name], p)...)
+		known := table.Tree(c.known(name)...)
+		p, ok := table.Find(e.PID)
+		if !ok && e.Monitor == 0 && len(known) == 0 {
+			p, ok = c.fromPIDFile(ctx, name)
 		}
+		if ok {
+			known = table.Tree(append(known, p)...)
+		}
+		c.mu.Lock()
+		c.seen[name] = known
+		c.mu.Unlock()
 	}
 }
 
@@ -89,6 +94,7 @@ type verdict int
 const (
 	wait    verdict = iota // for monit, or for processes to end
 	ask                    // monit for the action
+	adopt                  // it: monit has to look after it first
 	reached                // what was asked for
 	unknown                // monit has no such service
 	givenUp                // by monit, or somebody else was here
@@ -126,6 +132,8 @@ func judgeStop(t *task, e entry) verdict {
 	switch {
 	case e.Monitor != 0, !t.asked:
 		return t.asksAgain()
+	case t.ignored && e.Status == 0 && len(t.running) > 0:
+		return adopt
 	case len(t.running) > 0:
 		return wait
 	case e.Status != 0: // it had failed to stop, and has stopped since: monit has to look again

@@ -48,8 +48,9 @@ func unmonitorsAndMonitors(t *testing.T, bed Bed) {
 func stopsUnmonitored(t *testing.T, bed Bed) {
 	s := set(t, bed, Service{Name: "drained"})
 	must(t, s.sup.Unmonitor(s.within(long), s.names()))
-	must(t, s.sup.Stop(s.within(long), []jobs.Service{{Name: "drained"}}, nil))
+	must(t, bed.Supervisor().Stop(s.within(long), []jobs.Service{{Name: "drained"}}, nil))
 	s.ended("drained")
+	s.staysDown("drained")
 	must(t, s.sup.Start(s.within(long), s.names(), nil))
 	s.runs("drained")
 	if got := s.listed()["drained"]; !got.Monitored {

@@ -7,6 +7,9 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quiesced/quiesced/quiesce/jobs"
 )
@@ -29,6 +32,20 @@ func Alive(p jobs.Process) bool {
 	found, ok := Find(p.PID)
 	return ok && found == p
 }
+
+// StartedAfter says whether p was started later than a time of the wall clock, with
+// two seconds' grace.
+func StartedAfter(p jobs.Process, when time.Time) bool {
+	var sinceBoot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
+		return false
+	}
+	age := time.Duration(sinceBoot.Nano()) - time.Duration(p.StartTime)*(time.Second/ticks)
+	return time.Since(when) > age+2*time.Second
+}
+
+// ticks a second has in /proc, on all that Go runs on.
+const ticks = 100
 
 // Table is all processes, as they were when it was read.
 type Table struct {

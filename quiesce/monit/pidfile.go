@@ -1,0 +1,52 @@
+package monit
+
+import (
+	"context"
+	"html"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/quiesced/quiesced/quiesce/jobs"
+	"github.com/quiesced/quiesced/quiesce/jobs/processes"
+)
+
+// pidFileRow is the row of a service's page that names its pid file. The status does not
+// name it.
+var pidFileRow = regexp.MustCompile(`(?is)<td[^>]*>\s*pid ?file\s*</td>\s*<td[^>]*>(.*?)</td>`)
+
+// fromPIDFile returns the process of a service that monit shows no pid of, as monit itself
+// would find it. It answers false if there is none, or if monit's page does not tell.
+func (c *Client) fromPIDFile(ctx context.Context, service string) (jobs.Process, bool) {
+	page, err := c.request(ctx, http.MethodGet, "/"+url.PathEscape(service), nil)
+	if err != nil {
+		return jobs.Process{}, false
+	}
+	row := pidFileRow.FindSubmatch(page)
+	if row == nil {
+		return jobs.Process{}, false
+	}
+	return readPIDFile(html.UnescapeString(strings.TrimSpace(string(row[1]))))
+}
+
+// readPIDFile passes over a file that is older than the process that has the pid
+// now: it was another's.
+func readPIDFile(path string) (jobs.Process, bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > 64 {
+		return jobs.Process{}, false
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return jobs.Process{}, false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return jobs.Process{}, false
+	}
+	p, ok := processes.Find(pid)
+	return p, ok && !processes.StartedAfter(p, info.ModTime())
+}
