@@ -2,40 +2,33 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 )
 
-// The scripts of a job, below its bin directory.
-const (
-	PreStop      = "pre-stop"
-	Drain        = "drain"
-	PostStop     = "post-stop"
-	PreStart     = "pre-start"
-	PostStart    = "post-start"
-	PreSnapshot  = "quiesced/pre-snapshot"
-	PostSnapshot = "quiesced/post-snapshot"
-	Metadata     = "bbr/metadata"
-	Lock         = "bbr/pre-backup-lock"
-	Unlock       = "bbr/post-backup-unlock"
-)
-
-// Layout says where jobs lie.
-type Layout struct {
-	Root  string // has jobs/JOB/bin and sys/log/JOB: /var/vcap on a BOSH VM
-	Own   string // the job whose scripts are never run, since it is ours
-	Hooks string // a directory with a pre-snapshot and a post-snapshot of no job; "" for none
+// Runner runs scripts as bosh-agent does, within a budget each.
+//
+// A script is started at / with no arguments and a lower priority than ours, in a
+// session and, where the kernel has them (cgroup2), a control group of its own. Its
+// environment is PATH, what BOSH gives to a script of that name, and
+// QUIESCED_SCRIPT, by which [Runner.EndLeft] knows it. When its budget or its
+// context ends, and when it fails, everything that it has started is killed, so that
+// nothing of it happens later. What a script that ended well leaves running is left
+// alone: it may be a service.
+//
+// What scripts print is appended to the files that bosh-agent uses,
+// sys/log/JOB/NAME.stdout.log and NAME.stderr.log, which they are given themselves.
+// Without such a file only the tail of it is kept, for the error, and what a
+// script leaves running must not print: the scripts of Layout.Hooks, drain and
+// metadata scripts have none, and a warning tells where one cannot be opened or
+// the disk is full.
+type Runner struct {
+	Layout Layout
+	Log    *slog.Logger
 }
-
-// Script is one script of one job.
-type Script struct {
-	Job  string // "" for one of Layout.Hooks
-	Name string // one of the constants
-	Path string
-}
-
-func (s Script) String() string { return fmt.Sprintf("%s of job %q", s.Name, s.Job) }
 
 // ScriptError says how a script failed.
 type ScriptError struct {
@@ -43,33 +36,6 @@ type ScriptError struct {
 	Err    error  // its exit status, or what kept it from running or ended it
 	Stderr string // the tail of what it printed there
 }
-
-// Runner runs scripts as bosh-agent does, within a budget each.
-type Runner struct {
-	Layout Layout
-	Log    *slog.Logger
-}
-
-// Scripts are the scripts of a name, sorted by job.
-func (l Layout) Scripts(name string) ([]Script, error) { panic("not built") }
-
-// Run runs scripts all at once and waits for all. Its error joins *ScriptErrors.
-func (r *Runner) Run(ctx context.Context, scripts []Script, budget time.Duration, told func(s Script, done bool)) error {
-	panic("not built")
-}
-
-// Drain runs drain scripts all at once, each for as long as it asks for.
-func (r *Runner) Drain(ctx context.Context, scripts []Script, budget time.Duration, told func(s Script, done bool)) error {
-	panic("not built")
-}
-
-// LockLayers are the lock scripts in the order in which they are to be run: those
-// of one layer at once, one layer after the other.
-func (r *Runner) LockLayers(ctx context.Context) ([][]Script, error) { panic("not built") }
-
-// EndLeft ends the scripts that a daemon which is gone has left behind unfinished,
-// and lists them.
-func (r *Runner) EndLeft(ctx context.Context) ([]Script, error) { panic("not built") }
 
 func (e *ScriptError) Error() string {
 	text := fmt.Sprintf("%s failed: %v", e.Script, e.Err)
@@ -80,3 +46,82 @@ func (e *ScriptError) Error() string {
 }
 
 func (e *ScriptError) Unwrap() error { return e.Err }
+
+// Run runs scripts all at once and waits for all. told, which may be nil, hears of
+// each when it begins and when it has ended, from one goroutine at a time. The
+// error joins *ScriptErrors.
+func (r *Runner) Run(ctx context.Context, scripts []Script, budget time.Duration, told func(s Script, done bool)) error {
+	return each(scripts, told, func(s Script) error {
+		stdout, stderr := r.output(s, "stdout"), r.output(s, "stderr")
+		defer stdout.close()
+		defer stderr.close()
+		ctx, cancel := within(ctx, budget)
+		defer cancel()
+		err := r.run(ctx, call{script: s, env: variables[s.Name], stdout: stdout, stderr: stderr})
+		return failed(s, err, stderr)
+	})
+}
+
+// variables are what scripts of a name find in their environment, beside PATH.
+var variables = map[string][]string{
+	PreStop: {"BOSH_VM_NEXT_STATE=keep", "BOSH_INSTANCE_NEXT_STATE=keep", "BOSH_DEPLOYMENT_NEXT_STATE=keep"},
+}
+
+// each does something with scripts, all at once.
+func each(scripts []Script, told func(s Script, done bool), do func(s Script) error) error {
+	var (
+		all  sync.WaitGroup
+		mu   sync.Mutex // one goroutine at a time calls told
+		errs = make([]error, len(scripts))
+	)
+	tell := func(s Script, done bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if told != nil {
+			told(s, done)
+		}
+	}
+	for i, s := range scripts {
+		all.Go(func() {
+			tell(s, false)
+			errs[i] = do(s)
+			tell(s, true)
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// failed is the error of a script, nil if it has none.
+func failed(s Script, err error, stderr *output) error {
+	if err == nil {
+		return nil
+	}
+	return &ScriptError{Script: s, Err: err, Stderr: stderr.tail()}
+}
+
+// overBudget is why a script was ended.
+type overBudget time.Duration
+
+func (b overBudget) Error() string {
+	return fmt.Sprintf("took longer than its budget (%v) and was ended", time.Duration(b))
+}
+
+func within(ctx context.Context, budget time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, budget, overBudget(budget))
+}
+
+// cancelled is why a script was ended when its context was.
+func cancelled(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if _, ours := errors.AsType[overBudget](cause); ours {
+		return cause
+	}
+	return fmt.Errorf("was cancelled: %w", cause)
+}
+
+func (r *Runner) warn(text string, s Script, err error) {
+	if r.Log != nil {
+		r.Log.Warn(text, "job", s.Job, "script", s.Name, "error", err)
+	}
+}
