@@ -15,3 +15,9 @@ func TestConformanceOfMonitWithoutServices(t *testing.T) {
 	m := start(t, t.TempDir(), monittest.Service{Name: "others", Start: "true", Program: program, Group: "others"})
 	jobstest.RunEmpty(t, monit.New(monit.Config{URL: m.URL, UserFile: m.UserFile}))
 }
+
+func TestConformanceOfMonit5Dot2Dot5sDialect(t *testing.T) { jobstest.Run(t, openOld) }
+
+func TestConformanceOfMonit5Dot2Dot5sDialectWithoutServices(t *testing.T) {
+	jobstest.RunEmpty(t, openOld(t).Supervisor())
+}

@@ -150,8 +150,8 @@ func judgeStart(t *task, e entry) verdict {
 		return givenUp
 	case e.Monitor == 1 && e.Status == 0 && runs:
 		return reached
-	case e.Monitor != 0 && e.Status != 0 && t.asked:
-		return wait // monit tries again by itself
+	case t.asked && (e.Monitor == 2 || e.Monitor == 1 && e.Status != 0):
+		return wait // it looks at it soon, or tries again; asked again, it would begin anew
 	default:
 		return t.asksAgain()
 	}
