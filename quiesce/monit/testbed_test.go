@@ -1,6 +1,8 @@
 package monit_test
 
 import (
+	"flag"
+	"os"
 	"testing"
 	"time"
 
@@ -10,9 +12,20 @@ import (
 	"github.com/quiesced/quiesced/quiesce/monit/monittest"
 )
 
+// Nearly all of the tests' time is waiting for monit's rounds, so more of them run at once
+// than there are processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // realBed is a real monit that starts when services are defined.
 type realBed struct {
 	dir   string
+	rules string // of every service
 	monit *monittest.Monit
 }
 
@@ -29,7 +42,7 @@ func (b *realBed) Define(t testing.TB, services ...jobstest.Service) {
 	for _, s := range services {
 		program, err := s.Install(b.dir)
 		must(t, err)
-		defined := monittest.Service{Name: s.Name, Program: program}
+		defined := monittest.Service{Name: s.Name, Program: program, Rules: b.rules}
 		if s.IgnoresStop || s.Broken {
 			defined.Timeout = time.Second
 		}

@@ -27,6 +27,7 @@ type Service struct {
 	Stop    string        // the command that stops it; "" for SIGTERM to what PIDFile names
 	Timeout time.Duration // what monit grants to start and stop, whole seconds; 0 for monit's 30
 	Group   string        // "" for vcap
+	Rules   string        // more lines of the check
 }
 
 // Monit is a running monit.
@@ -64,7 +65,7 @@ func Start(dir string, services ...Service) (*Monit, error) {
 	if err := m.Configure(services...); err != nil {
 		return nil, err
 	}
-	if err := m.startReaper(fmt.Sprintf("%q -I -c %q >/dev/null 2>&1", path, m.config())); err != nil {
+	if err := m.startReaper(fmt.Sprintf("%q -I -c %q >>%q 2>&1", path, m.config(), m.output())); err != nil {
 		return nil, err
 	}
 	if err := m.Restart(); err != nil {
@@ -74,6 +75,9 @@ func Start(dir string, services ...Service) (*Monit, error) {
 }
 
 func (m *Monit) config() string { return filepath.Join(m.dir, "monitrc") }
+
+// output is where monit's standard streams go.
+func (m *Monit) output() string { return filepath.Join(m.dir, "monit.out") }
 
 // PIDFile is where a service's pid is.
 func (m *Monit) PIDFile(service string) string { return filepath.Join(m.dir, service+".pid") }
@@ -114,8 +118,8 @@ func (m *Monit) check(rc io.Writer, s Service) error {
 	if group == "" {
 		group = "vcap"
 	}
-	_, err := fmt.Fprintf(rc, "check process %s with pidfile %q\n  start program %q with timeout %d seconds\n  stop program %q with timeout %d seconds\n  group %s\n",
-		s.Name, pidFile, m.script(s, "start"), int(timeout.Seconds()), m.script(s, "stop"), int(timeout.Seconds()), group)
+	_, err := fmt.Fprintf(rc, "check process %s with pidfile %q\n  start program %q with timeout %d seconds\n  stop program %q with timeout %d seconds\n  group %s\n%s\n",
+		s.Name, pidFile, m.script(s, "start"), int(timeout.Seconds()), m.script(s, "stop"), int(timeout.Seconds()), group, s.Rules)
 	return err
 }
 
@@ -169,9 +173,12 @@ func (m *Monit) Restart() error {
 			_ = resp.Body.Close()
 			return nil
 		}
+		if unix.Kill(m.pid, 0) != nil {
+			break
+		}
 	}
-	log, _ := os.ReadFile(m.Log())
-	return fmt.Errorf("monit does not answer at %s:\n%s", m.URL, log)
+	said, _ := os.ReadFile(m.output())
+	return fmt.Errorf("cannot start monit at %s:\n%s", m.URL, said)
 }
 
 // Kill ends monit at once, and returns when it has ended. Services go on.
