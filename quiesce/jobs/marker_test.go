@@ -16,7 +16,7 @@ func marker(t *testing.T) jobs.Marker {
 	return jobs.Marker{Path: filepath.Join(t.TempDir(), "stopped")}
 }
 
-func write(t *testing.T, path, text string) {
+func mark(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -44,8 +44,8 @@ func TestMarkerTellsWhoStoppedTheServices(t *testing.T) {
 		want  jobs.Mark
 	}{
 		"nobody":       {func(*testing.T, jobs.Marker) {}, jobs.Mark{}},
-		"bosh-agent":   {func(t *testing.T, m jobs.Marker) { write(t, m.Path, "") }, jobs.Mark{Owner: jobs.Director}},
-		"whoever else": {func(t *testing.T, m jobs.Marker) { write(t, m.Path, "by hand\n") }, jobs.Mark{Owner: jobs.Director}},
+		"bosh-agent":   {func(t *testing.T, m jobs.Marker) { mark(t, m.Path, "") }, jobs.Mark{Owner: jobs.Director}},
+		"whoever else": {func(t *testing.T, m jobs.Marker) { mark(t, m.Path, "by hand\n") }, jobs.Mark{Owner: jobs.Director}},
 		"us": {func(t *testing.T, m jobs.Marker) {
 			if err := m.Claim("run-1", []string{"db", "router"}); err != nil {
 				t.Fatal(err)
@@ -55,13 +55,13 @@ func TestMarkerTellsWhoStoppedTheServices(t *testing.T) {
 			if err := m.Claim("run-1", nil); err != nil {
 				t.Fatal(err)
 			}
-			write(t, m.Path, "")
+			mark(t, m.Path, "")
 		}, jobs.Mark{Owner: jobs.Director}},
 		"bosh-agent, whose mark a release that was cut off took aside": {func(t *testing.T, m jobs.Marker) {
-			write(t, m.Path+".quiesced", "")
+			mark(t, m.Path+".quiesced", "")
 		}, jobs.Mark{Owner: jobs.Director}},
 		"nobody any more, where a release of ours was cut off": {func(t *testing.T, m jobs.Marker) {
-			write(t, m.Path+".quiesced", "quiesced run run-1\n")
+			mark(t, m.Path+".quiesced", "quiesced run run-1\n")
 		}, jobs.Mark{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestMarkerTellsWhoStoppedTheServices(t *testing.T) {
 
 func TestMarkerOfOthersIsNeitherClaimedNorReleased(t *testing.T) {
 	m := marker(t)
-	write(t, m.Path, "")
+	mark(t, m.Path, "")
 	if err := m.Claim("run-1", nil); !errors.Is(err, jobs.ErrMarked) {
 		t.Errorf("claimed: %v", err)
 	}
