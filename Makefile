@@ -14,7 +14,7 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-faults campaign demo lint fuzz bench bench-freeze deps root clean
+.PHONY: help build test test-faults campaign demo lint fuzz bench bench-freeze deps testbed-monit root clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,16 @@ deps:
 	command -v systemd-nspawn >/dev/null || missing="$$missing systemd-container"; \
 	[ -e /lib/systemd/system/dbus.service ] || missing="$$missing dbus"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
+	@command -v monit >/dev/null || build/testbed/usr/bin/monit -V >/dev/null 2>&1 || $(MAKE) --no-print-directory testbed-monit
+
+# Installing the package would start a daemon: only its files are taken, and its libraries installed.
+testbed-monit:
+	@mkdir -p build/testbed; dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && cd "$$dir" && \
+	{ apt-get download -qq monit || { apt-get update -qq && apt-get download -qq monit; }; } >/dev/null 2>&1 && \
+	dpkg -x monit_*.deb $(CURDIR)/build/testbed && \
+	{ $(CURDIR)/build/testbed/usr/bin/monit -V >/dev/null 2>&1 || \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl3 libpam0g libcrypt1 zlib1g >/dev/null; } && \
+	$(CURDIR)/build/testbed/usr/bin/monit -V >/dev/null || { echo "cannot get monit for the tests"; exit 1; }
 
 clean: ## remove what was built
 	rm -rf build

@@ -155,7 +155,7 @@ func (c *Client) request(ctx context.Context, method, path string, form url.Valu
 	}
 	if form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.AddCookie(&http.Cookie{Name: "securitytoken", Value: c.token})
+		req.Header.Set("Cookie", "securitytoken="+c.token)
 	}
 	name, password, _ := strings.Cut(strings.TrimSpace(string(user)), ":")
 	req.SetBasicAuth(name, password)

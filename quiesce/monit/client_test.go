@@ -28,8 +28,8 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// real is a real monit with services of jobstest, all of which run.
-func real(t *testing.T, rules string, services ...jobstest.Service) (*realBed, jobs.Supervisor) {
+// serve has a real monit with services of jobstest, all of which run.
+func serve(t *testing.T, rules string, services ...jobstest.Service) (*realBed, jobs.Supervisor) {
 	t.Helper()
 	t.Parallel()
 	b := &realBed{dir: t.TempDir(), rules: rules}
@@ -60,7 +60,7 @@ func until(t testing.TB, c jobs.Supervisor, name string, state jobs.State) {
 
 func TestWhatMonitHasGivenUpIsAnErrorAtOnce(t *testing.T) {
 	s := jobstest.Service{Name: "a", Broken: true}
-	_, c := real(t, "if 1 restart within 3 cycles then unmonitor", s)
+	_, c := serve(t, "if 1 restart within 3 cycles then unmonitor", s)
 	begun := time.Now()
 	err := c.Start(within(t, minute), []string{"a"}, nil)
 	if !errors.Is(err, jobs.ErrNotRunning) || time.Since(begun) > minute/2 {
@@ -70,7 +70,7 @@ func TestWhatMonitHasGivenUpIsAnErrorAtOnce(t *testing.T) {
 
 func TestAServiceThatIsNotMonitoredAndRunsIsUnmonitored(t *testing.T) {
 	s := jobstest.Service{Name: "a", Children: 1}
-	b, c := real(t, "", s)
+	b, c := serve(t, "", s)
 	must(t, c.Unmonitor(within(t, minute), []string{"a"}))
 	until(t, b.Supervisor(), "a", jobs.Unmonitored) // also to a client that has not seen it before
 	s.KillAll(t, b.dir)
@@ -80,7 +80,7 @@ func TestAServiceThatIsNotMonitoredAndRunsIsUnmonitored(t *testing.T) {
 // The pid of a file that is older than the process is another's.
 func TestAnOldPIDFileNamesNoProcess(t *testing.T) {
 	s := jobstest.Service{Name: "a"}
-	b, c := real(t, "", s)
+	b, c := serve(t, "", s)
 	must(t, c.Unmonitor(within(t, minute), []string{"a"}))
 	old := time.Now().Add(-time.Hour)
 	must(t, os.Chtimes(b.monit.PIDFile("a"), old, old))
@@ -89,7 +89,7 @@ func TestAnOldPIDFileNamesNoProcess(t *testing.T) {
 
 func TestAServiceThatMonitForgotIsStoppedWhenItsProcessesHaveEnded(t *testing.T) {
 	s := jobstest.Service{Name: "a"}
-	b, c := real(t, "", s)
+	b, c := serve(t, "", s)
 	listed, err := c.Services(within(t, minute))
 	must(t, err)
 	must(t, b.monit.Kill())
@@ -103,7 +103,7 @@ func TestAServiceThatMonitForgotIsStoppedWhenItsProcessesHaveEnded(t *testing.T)
 }
 
 func TestTheUserFileIsReadAgain(t *testing.T) {
-	b, c := real(t, "", jobstest.Service{Name: "a"})
+	b, c := serve(t, "", jobstest.Service{Name: "a"})
 	right, err := os.ReadFile(b.monit.UserFile)
 	must(t, err)
 	must(t, os.WriteFile(b.monit.UserFile, []byte("vcap:wrong"), 0o600))
@@ -115,11 +115,23 @@ func TestTheUserFileIsReadAgain(t *testing.T) {
 }
 
 func TestOthersGroupsAreNobodysService(t *testing.T) {
-	b, _ := real(t, "", jobstest.Service{Name: "a"})
+	b, _ := serve(t, "", jobstest.Service{Name: "a"})
 	c := monit.New(monit.Config{URL: b.monit.URL, UserFile: b.monit.UserFile, Group: "others"})
 	jobstest.RunEmpty(t, c)
 	if err := c.Stop(within(t, minute), []jobs.Service{{Name: "a"}}, nil); !errors.Is(err, jobs.ErrNoService) {
 		t.Errorf("it answers %v", err)
+	}
+}
+
+func TestAServiceThatMonitDoesNotLookAtEachRoundIsRunningBetween(t *testing.T) {
+	_, c := serve(t, "every 3 cycles", jobstest.Service{Name: "a"})
+	for range 40 {
+		all, err := c.Services(within(t, minute))
+		must(t, err)
+		if all[0].State != jobs.Running {
+			t.Fatalf("it is %+v", all[0])
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 

@@ -19,7 +19,8 @@
 // a process then, as monit would: in the pid file, which the service's page names. Where
 // one runs the service is Unmonitored, else Stopped.
 //
-// A service whose process runs and whose checks fail is Failing, and has Processes.
+// Between the rounds of a check "every N cycles" 4 is added to monitor. A service whose
+// process runs and whose checks fail is Failing, and has Processes.
 //
 // A stop program that ends while the process goes on is "failed to stop",
 // status=4096, to 5.2.5; to 5.33 the service is stopped. Therefore Stop waits for the

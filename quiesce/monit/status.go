@@ -31,12 +31,15 @@ type entry struct {
 	Type    int    `xml:"type"`
 	Status  int    `xml:"status"`         // bits of what fails
 	Message string `xml:"status_message"` // 5.2.5 has it
-	Monitor int    `xml:"monitor"`        // 0 no, 1 yes, 2 it has not been looked at yet
+	Monitor int    `xml:"monitor"`        // 0 no, 1 yes, 2 it has not been looked at yet; and waiting
 	Pending int    `xml:"pendingaction"`  // 0 is none
 	PID     int    `xml:"pid"`            // 0 if it is not monitored
 }
 
 const typeProcess = 3
+
+// waiting is set in entry.Monitor between the rounds of a check "every N cycles".
+const waiting = 4
 
 // Bits of entry.Status.
 const (
@@ -97,6 +100,7 @@ func (s *status) of(name string) map[string]entry {
 	}
 	found := map[string]entry{}
 	for _, e := range s.Services {
+		e.Monitor &^= waiting
 		if e.Type == typeProcess && members[e.Name] {
 			found[e.Name] = e
 		}

@@ -70,7 +70,7 @@ func (c *Client) remember(ctx context.Context, table processes.Table, entries ma
 	for name, e := range entries {
 		known := table.Tree(c.known(name)...)
 		p, ok := table.Find(e.PID)
-		if !ok && e.Monitor == 0 && len(known) == 0 {
+		if !ok && e.Monitor == 0 && e.Pending == 0 && len(known) == 0 {
 			p, ok = c.fromPIDFile(ctx, name)
 		}
 		if ok {

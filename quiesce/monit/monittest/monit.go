@@ -65,7 +65,7 @@ func Start(dir string, services ...Service) (*Monit, error) {
 	if err := m.Configure(services...); err != nil {
 		return nil, err
 	}
-	if err := m.startReaper(fmt.Sprintf("%q -I -c %q >>%q 2>&1", path, m.config(), m.output())); err != nil {
+	if err := m.startReaper(path, "-I", "-c", m.config()); err != nil {
 		return nil, err
 	}
 	if err := m.Restart(); err != nil {
@@ -130,13 +130,13 @@ func (m *Monit) script(s Service, name string) string {
 // Log is the path of monit's log.
 func (m *Monit) Log() string { return filepath.Join(m.dir, "monit.log") }
 
-func (m *Monit) startReaper(command string) error {
+func (m *Monit) startReaper(command ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m.reaper = exec.Command(self)
-	m.reaper.Env = append(os.Environ(), reaperVariable+"="+command)
+	m.reaper = exec.Command(self, command...)
+	m.reaper.Env = append(os.Environ(), reaperVariable+"="+m.output())
 	m.reaper.Stderr = os.Stderr
 	if m.orders, err = m.reaper.StdinPipe(); err != nil {
 		return err

@@ -17,22 +17,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reaperVariable has the program be the reaper, and holds the command that it runs for
-// every line on stdin.
+// reaperVariable has the program be the reaper, which runs its arguments for every line
+// on stdin, and names the file for what they print.
 const reaperVariable = "QUIESCED_MONITTEST_REAPER"
 
 func init() {
-	if command := os.Getenv(reaperVariable); command != "" {
-		reap(command)
+	if output := os.Getenv(reaperVariable); output != "" {
+		reap(output)
 		os.Exit(0)
 	}
 }
 
 // reap starts the command for each line, prints its pid, and kills all that descends
 // from it at the end of stdin.
-func reap(command string) {
+func reap(output string) {
 	_ = os.Unsetenv(reaperVariable)
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+	to, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err == nil {
+		err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "cannot reap:", err)
 		os.Exit(1)
 	}
@@ -48,8 +52,8 @@ func reap(command string) {
 	}()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		starting.Lock()
-		cmd := exec.Command("/bin/sh", "-c", "exec "+command)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		cmd := exec.Command(os.Args[1], os.Args[2:]...) //nolint:gosec // it is started with them by this package
+		cmd.Stdout, cmd.Stderr = to, to
 		err := cmd.Start()
 		starting.Unlock()
 		if err != nil {
