@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce/jobs"
@@ -87,9 +88,18 @@ func (r *refusal) Error() string {
 	return fmt.Sprintf("it answers %d %s: %s", r.status, http.StatusText(r.status), r.text)
 }
 
-// status asks for the status of all services.
+// status asks for the status of all services. Monit closes a connection whose request
+// does not come at once, which on a machine that is busy says nothing: it is asked
+// again then.
 func (c *Client) status(ctx context.Context) (*status, error) {
-	b, err := c.request(ctx, http.MethodGet, "/_status2?format=xml", nil)
+	var b []byte
+	var err error
+	for range 5 {
+		b, err = c.request(ctx, http.MethodGet, "/_status2?format=xml", nil)
+		if !dropped(err) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -98,6 +108,11 @@ func (c *Client) status(ctx context.Context) (*status, error) {
 		return nil, c.unreachable(err)
 	}
 	return s, nil
+}
+
+// dropped says that a connection was made, and closed without an answer.
+func dropped(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
 }
 
 // act asks for an action on services, and says whether monit took it for all. What

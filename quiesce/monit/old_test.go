@@ -46,6 +46,7 @@ type oldService struct {
 	pending       int
 	pid           int       // as the last check found it
 	initializing  time.Time // until when it is not looked at
+	forgotten     bool      // its test has ended
 }
 
 const (
@@ -97,6 +98,9 @@ func (m *oldMonit) loop(ctx context.Context) {
 }
 
 func (m *oldMonit) turn(ctx context.Context, s *oldService) {
+	if s.forgotten || ctx.Err() != nil {
+		return
+	}
 	switch s.pending {
 	case oldStop:
 		m.stopService(ctx, s)
@@ -129,6 +133,9 @@ func (m *oldMonit) startService(ctx context.Context, s *oldService) {
 	if _, ok := m.process(s); !ok {
 		m.spawn(s)
 		m.wait(ctx, 100*time.Millisecond, func() bool { return false })
+		if ctx.Err() != nil {
+			return // it was killed, and what it has not noted is lost
+		}
 		if _, ok := m.process(s); !ok {
 			s.monitor, s.status, s.pid = 1, 0x1200, 0
 			return
@@ -307,7 +314,7 @@ func (b oldBed) Define(t testing.TB, services ...jobstest.Service) {
 		b.services = append(b.services, defined)
 		t.Cleanup(func() {
 			b.mu.Lock()
-			defined.monitor = 0
+			defined.forgotten = true
 			b.mu.Unlock()
 			s.KillAll(t, b.dir)
 		})

@@ -2,6 +2,7 @@ package jobstest
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -67,7 +68,12 @@ func (s *scene) within(d time.Duration) context.Context {
 // listed are those of the case's services that the supervisor lists.
 func (s *scene) listed() map[string]jobs.Service {
 	s.Helper()
-	all, err := s.sup.Services(s.within(20 * time.Second))
+	var all []jobs.Service
+	var err error
+	eventually(s, "the supervisor answers", func() bool { // it may be restarting
+		all, err = s.sup.Services(s.within(20 * time.Second))
+		return !errors.Is(err, jobs.ErrUnreachable)
+	})
 	if err != nil {
 		s.Fatal(err)
 	}

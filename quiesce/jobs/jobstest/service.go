@@ -114,10 +114,10 @@ func (s Service) KillAll(t testing.TB, dir string) {
 	})
 }
 
-// eventually waits for what takes a supervisor a while, 20 s at most.
+// eventually waits for what takes a supervisor a while, a minute at most.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for until := time.Now().Add(20 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatalf("it does not come to this: %s", what)
 		}

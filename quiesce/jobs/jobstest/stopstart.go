@@ -1,6 +1,7 @@
 package jobstest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -11,6 +12,10 @@ import (
 
 // long is more than a supervisor needs for anything it is able to do.
 const long = 60 * time.Second
+
+// patience is enough for a supervisor to find out that a service does not do as it is
+// told.
+const patience = 2500 * time.Millisecond
 
 func stops(t *testing.T, bed Bed) {
 	s := set(t, bed, Service{Name: "stops-a"}, Service{Name: "stops-b"})
@@ -89,7 +94,13 @@ func doesNotStop(t *testing.T, bed Bed) {
 	s := set(t, bed, Service{Name: "stays", IgnoresStop: true}, Service{Name: "stays-not"})
 	before := s.all()
 	var heard told
-	err := s.sup.Stop(s.within(4*time.Second), before, heard.hear)
+	ctx, cancel := context.WithCancel(s.within(long))
+	defer cancel()
+	done := s.beside(func() error { return s.sup.Stop(ctx, before, heard.hear) })
+	eventually(t, "the other is stopped", func() bool { return slices.Contains(heard.of("stays-not"), jobs.Stopped) })
+	time.Sleep(patience)
+	cancel()
+	err := <-done
 	failed(t, err, "stop", jobs.ErrNotStopped, "stays")
 	s.runs("stays")
 	s.ended("stays-not")
@@ -106,7 +117,13 @@ func doesNotStart(t *testing.T, bed Bed) {
 	s := set(t, bed, Service{Name: "broken", Broken: true}, Service{Name: "broken-not"})
 	must(t, s.sup.Stop(s.within(long), s.all(), nil))
 	var heard told
-	err := s.sup.Start(s.within(6*time.Second), s.names(), heard.hear)
+	ctx, cancel := context.WithCancel(s.within(long))
+	defer cancel()
+	done := s.beside(func() error { return s.sup.Start(ctx, s.names(), heard.hear) })
+	eventually(t, "the other runs", func() bool { return slices.Contains(heard.of("broken-not"), jobs.Running) })
+	time.Sleep(patience)
+	cancel()
+	err := <-done
 	failed(t, err, "start", jobs.ErrNotRunning, "broken")
 	s.runs("broken-not")
 	heard.last(t, "broken-not", jobs.Running)

@@ -167,7 +167,7 @@ func (m *Monit) Restart() error {
 	if err := m.Begin(); err != nil {
 		return err
 	}
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		resp, err := http.Get(m.URL)
 		if err == nil {
 			_ = resp.Body.Close()
