@@ -17,37 +17,38 @@ const module = "github.com/quiesced/quiesced/"
 // point one way: a transport or a store knows the agent, never the other way.
 // "…" stands for all: the programs, and what puts a daemon together for tests.
 var allowedImports = map[string][]string{
-	"cpi":                     {},
-	"cpi/local":               {"cpi"},
-	"cpi/front":               {"cpi", "agent/natsapi", "agent/httpapi"},
-	"quiesce":                 {"quiesce/guard", "quiesce/writeout"},
-	"quiesce/guard":           {"quiesce/failpoint"},
-	"quiesce/failpoint":       {},
-	"quiesce/writeout":        {},
-	"quiesce/loopfs":          {},
-	"quiesce/jobs":            {"quiesce/failpoint"},
-	"quiesce/jobs/processes":  {"quiesce/jobs"},
-	"quiesce/jobs/jobstest":   {"quiesce/jobs", "quiesce/jobs/processes"},
-	"quiesce/monit":           {"quiesce/jobs", "quiesce/jobs/processes"},
-	"quiesce/monit/monittest": {},
-	"quiesce/systemd":         {"quiesce/jobs", "quiesce/jobs/processes"},
-	"agent":                   {"quiesce", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "cpi"},
-	"agent/faults":            {},
-	"agent/schedule":          {},
-	"agent/boshvm":            {},
-	"agent/wire":              {"agent", "quiesce", "cpi"},
-	"agent/journal":           {"agent", "agent/wire"},
-	"agent/api":               {"agent", "agent/wire"},
-	"agent/api/apitest":       {"…"},
-	"agent/httpapi":           {"agent/api"},
-	"agent/natsapi":           {"agent", "agent/api"},
-	"metrics":                 {"agent", "agent/wire", "quiesce/guard"},
-	"cmd/local-cpi":           {"…"},
-	"cmd/quiesce-cpi":         {"…"},
-	"cmd/quiesced":            {"…"},
-	"cmd/quiesced-demo":       {"…"},
-	"cmd/quiesced-bench":      {"…"},
-	"cmd/quiesced-guard":      {"quiesce/guard", "quiesce/writeout"},
+	"cpi":                         {},
+	"cpi/local":                   {"cpi"},
+	"cpi/front":                   {"cpi", "agent/natsapi", "agent/httpapi"},
+	"quiesce":                     {"quiesce/guard", "quiesce/writeout"},
+	"quiesce/guard":               {"quiesce/failpoint"},
+	"quiesce/failpoint":           {},
+	"quiesce/writeout":            {},
+	"quiesce/loopfs":              {},
+	"quiesce/jobs":                {"quiesce/failpoint"},
+	"quiesce/jobs/processes":      {"quiesce/jobs"},
+	"quiesce/jobs/jobstest":       {"quiesce/jobs", "quiesce/jobs/processes"},
+	"quiesce/monit":               {"quiesce/jobs", "quiesce/jobs/processes"},
+	"quiesce/monit/monittest":     {},
+	"quiesce/systemd":             {"quiesce/jobs", "quiesce/jobs/processes"},
+	"quiesce/systemd/systemdtest": {},
+	"agent":                       {"quiesce", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "cpi"},
+	"agent/faults":                {},
+	"agent/schedule":              {},
+	"agent/boshvm":                {},
+	"agent/wire":                  {"agent", "quiesce", "cpi"},
+	"agent/journal":               {"agent", "agent/wire"},
+	"agent/api":                   {"agent", "agent/wire"},
+	"agent/api/apitest":           {"…"},
+	"agent/httpapi":               {"agent/api"},
+	"agent/natsapi":               {"agent", "agent/api"},
+	"metrics":                     {"agent", "agent/wire", "quiesce/guard"},
+	"cmd/local-cpi":               {"…"},
+	"cmd/quiesce-cpi":             {"…"},
+	"cmd/quiesced":                {"…"},
+	"cmd/quiesced-demo":           {"…"},
+	"cmd/quiesced-bench":          {"…"},
+	"cmd/quiesced-guard":          {"quiesce/guard", "quiesce/writeout"},
 }
 
 // confined says which of our packages may import a dependency of others; those
@@ -62,10 +63,11 @@ var confined = map[string][]string{
 	"github.com/moby/sys/mountinfo": {"quiesce"},
 	"github.com/robfig/cron":        {"agent/schedule", "cmd"},
 	"github.com/coreos/go-systemd":  {"quiesce/systemd", "cmd"},
+	"github.com/godbus/dbus":        {"quiesce/systemd"},
 	"github.com/google/uuid":        {"agent"},
 	"golang.org/x/sync":             {"cmd"},
 	"golang.org/x/term":             {"cmd"},
-	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/systemd", "quiesce/writeout", "cmd"},
+	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/writeout", "cmd"},
 }
 
 // listed is what go list says of a package.
@@ -167,7 +169,7 @@ func TestProgramsHoldNothingOfTheTests(t *testing.T) {
 	for _, p := range goList(t, "./cmd/...") {
 		name, _ := own(p.ImportPath)
 		t.Run(name, func(t *testing.T) {
-			for _, helper := range []string{"agent/api/apitest", "quiesce/loopfs", "quiesce/jobs/jobstest", "quiesce/monit/monittest"} {
+			for _, helper := range []string{"agent/api/apitest", "quiesce/loopfs", "quiesce/jobs/jobstest", "quiesce/monit/monittest", "quiesce/systemd/systemdtest"} {
 				if slices.Contains(p.Deps, module+helper) && !slices.Contains([]string{"cmd/quiesced-demo", "cmd/quiesced-bench"}, name) {
 					t.Errorf("%s holds %s", name, helper)
 				}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/quiesced/quiesced/agent/wire"
 	"github.com/quiesced/quiesced/quiesce/guard"
+	"github.com/quiesced/quiesced/quiesce/systemd/systemdtest"
 )
 
 // unitFile is the unit that is packaged.
@@ -24,7 +25,7 @@ var unitFile = filepath.Join("..", "..", "packaging", "systemd", "quiesced.servi
 // unit is a world whose daemon a systemd runs.
 type unit struct {
 	*world
-	m *nspawn
+	m *systemdtest.Machine
 }
 
 // newUnit boots a machine with the programs and the unit installed, and what
@@ -38,7 +39,7 @@ func newUnit(t *testing.T, dropIn func(*unit) string) *unit {
 		return strings.Replace(text, filepath.Join(w.dir, "run", "q.sock"), "/run/quiesced/quiesced.sock", 1)
 	})
 	u := &unit{world: w}
-	u.m = boot(t, w.dir, func(root string) {
+	u.m = systemdtest.Boot(t, w.dir, func(root string) {
 		for _, name := range []string{"quiesced", "quiesced-guard"} {
 			u.install(root, "/usr/bin/"+name, filepath.Join(binaries, name), 0o755)
 		}
@@ -59,6 +60,12 @@ func (u *unit) install(root, path, from string, mode os.FileMode) {
 	u.must(os.WriteFile(root+path, text, mode))
 }
 
+// property is one of the unit's properties.
+func (u *unit) property(name string) string {
+	u.t.Helper()
+	return u.m.Property("quiesced", name)
+}
+
 // inWindow has the daemon take a snapshot under an id, and returns in its window.
 func (u *unit) inWindow(id string) {
 	u.t.Helper()
@@ -67,7 +74,7 @@ func (u *unit) inWindow(id string) {
 	}
 	u.must(os.WriteFile(filepath.Join(u.dir, "cid"), []byte("snap-"+id), 0o600))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	verb := u.m.command(ctx, "quiesced", "take-snapshot", "--id", id)
+	verb := u.m.Command(ctx, "quiesced", "take-snapshot", "--id", id)
 	u.must(verb.Start())
 	u.t.Cleanup(func() { _ = verb.Wait(); cancel() })
 	u.eventually("the CPI is called", func() bool { return u.exists("called") })
@@ -82,7 +89,7 @@ func (u *unit) mustHave(id string) {
 	var report wire.Report
 	u.eventually("the run is reported", func() bool {
 		var all []wire.Report
-		out, err := u.m.run("quiesced", "runs", "--json")
+		out, err := u.m.Run("quiesced", "runs", "--json")
 		if err == nil {
 			u.must(json.Unmarshal([]byte(out), &all))
 		}
@@ -121,10 +128,10 @@ func TestUnit(t *testing.T) {
 }
 
 func (u *unit) isWellWritten() {
-	if out := u.m.do("systemd-analyze", "verify", "/etc/systemd/system/quiesced.service"); out != "" {
+	if out := u.m.Do("systemd-analyze", "verify", "/etc/systemd/system/quiesced.service"); out != "" {
 		u.t.Error(out)
 	}
-	security := strings.Split(u.m.do("systemd-analyze", "security", "--no-pager", "quiesced.service"), "\n")
+	security := strings.Split(u.m.Do("systemd-analyze", "security", "--no-pager", "quiesced.service"), "\n")
 	u.t.Log(security[len(security)-1])
 }
 
@@ -135,26 +142,26 @@ func (u *unit) isActiveOnceTheDaemonIsReady() {
 	records, err := os.Create(filepath.Join(state, "journal.db"))
 	u.must(err)
 	u.must(unix.Flock(int(records.Fd()), unix.LOCK_EX))
-	u.m.do("systemctl", "start", "--no-block", "quiesced")
+	u.m.Do("systemctl", "start", "--no-block", "quiesced")
 	time.Sleep(500 * time.Millisecond)
-	if now := u.m.property("ActiveState"); now != "activating" {
+	if now := u.property("ActiveState"); now != "activating" {
 		u.t.Errorf("the unit is %s and the daemon cannot be ready", now)
 	}
 	u.must(records.Close())
-	u.eventually("the unit is active", func() bool { return u.m.property("ActiveState") == "active" })
-	u.m.do("quiesced", "status")
-	u.eventually("the status is told", func() bool { return u.m.property("StatusText") == "idle" })
+	u.eventually("the unit is active", func() bool { return u.property("ActiveState") == "active" })
+	u.m.Do("quiesced", "status")
+	u.eventually("the status is told", func() bool { return u.property("StatusText") == "idle" })
 }
 
 func (u *unit) restartsADaemonThatHangs() {
 	u.inWindow("hung")
-	u.eventually("the phase is told", func() bool { return u.m.property("StatusText") == "run hung frozen" })
-	u.m.do("kill", "-STOP", u.m.property("MainPID"))
+	u.eventually("the phase is told", func() bool { return u.property("StatusText") == "run hung frozen" })
+	u.m.Do("kill", "-STOP", u.property("MainPID"))
 	u.thawsWithin(3 * time.Second)
 	u.eventually("it is restarted", func() bool {
-		return u.m.property("NRestarts") == "1" && u.m.property("ActiveState") == "active"
+		return u.property("NRestarts") == "1" && u.property("ActiveState") == "active"
 	})
-	if log := u.m.do("journalctl", "-u", "quiesced", "--no-pager"); !strings.Contains(log, "Failed with result 'watchdog'") {
+	if log := u.m.Do("journalctl", "-u", "quiesced", "--no-pager"); !strings.Contains(log, "Failed with result 'watchdog'") {
 		u.t.Errorf("the journal says\n%s", log)
 	}
 	u.touch("go")
@@ -163,11 +170,11 @@ func (u *unit) restartsADaemonThatHangs() {
 
 func (u *unit) restartsADaemonThatWasKilled() {
 	u.inWindow("killed")
-	u.m.do("kill", "-KILL", u.m.property("MainPID"))
+	u.m.Do("kill", "-KILL", u.property("MainPID"))
 	u.thawsWithin(2 * time.Second)
 	u.touch("go")
 	u.eventually("it is restarted", func() bool {
-		return u.m.property("NRestarts") == "2" && u.m.property("ActiveState") == "active"
+		return u.property("NRestarts") == "2" && u.property("ActiveState") == "active"
 	})
 	u.mustHave("killed")
 }
@@ -175,7 +182,7 @@ func (u *unit) restartsADaemonThatWasKilled() {
 func (u *unit) leavesTheCPIOfADaemonThatIsStoppedToTheNext() {
 	u.inWindow("stopped")
 	began := time.Now()
-	u.m.do("systemctl", "stop", "quiesced")
+	u.m.Do("systemctl", "stop", "quiesced")
 	if took := time.Since(began); took > 3*time.Second {
 		u.t.Errorf("the stop took %s", took)
 	}
@@ -183,7 +190,7 @@ func (u *unit) leavesTheCPIOfADaemonThatIsStoppedToTheNext() {
 	if !u.cpiRuns() {
 		u.t.Error("the CPI is gone")
 	}
-	u.m.do("systemctl", "start", "quiesced")
+	u.m.Do("systemctl", "start", "quiesced")
 	u.touch("go")
 	u.mustHave("stopped")
 }
@@ -243,12 +250,12 @@ func TestUnitThawsForADaemonThatNothingEnds(t *testing.T) {
 		u.must(exec.Command("cp", self, filepath.Join(u.dir, "unkillable")).Run())
 		return "ExecStart=\nExecStart=" + u.dir + "/unkillable " + u.store + "\nEnvironment=" + roleEnv + "=unkillable\nWatchdogSec=0\n"
 	})
-	u.m.do("systemctl", "start", "quiesced")
+	u.m.Do("systemctl", "start", "quiesced")
 	if !u.frozen() {
 		t.Fatal("nothing is frozen: this test tests nothing")
 	}
 	began := time.Now()
-	u.m.do("systemctl", "stop", "quiesced")
+	u.m.Do("systemctl", "stop", "quiesced")
 	took := time.Since(began)
 	if u.frozen() {
 		t.Error("the unit has stopped and the filesystem is frozen")
@@ -256,7 +263,7 @@ func TestUnitThawsForADaemonThatNothingEnds(t *testing.T) {
 	if took < 5*time.Second || took > 14*time.Second {
 		t.Errorf("the stop took %s, want a little more than TimeoutStopSec for each of SIGTERM and SIGKILL", took)
 	}
-	if log := u.m.do("journalctl", "-u", "quiesced", "--no-pager"); !strings.Contains(log, "recovered") {
+	if log := u.m.Do("journalctl", "-u", "quiesced", "--no-pager"); !strings.Contains(log, "recovered") {
 		t.Errorf("the journal does not show that ExecStopPost thawed:\n%s", log)
 	}
 	t.Logf("stopped and thawed after %s", took.Round(time.Millisecond))

@@ -33,6 +33,9 @@ type Bed interface {
 	Restore(t testing.TB)
 }
 
+// Restarter is a Bed whose supervisor goes on starting again what is unmonitored.
+type Restarter interface{ RestartsUnmonitored() }
+
 // scene is a bed with the services of one case.
 type scene struct {
 	testing.TB

@@ -1,4 +1,7 @@
-package main
+// Package systemdtest boots machines with a real systemd, for tests: containers
+// over an overlay of this machine's files, in about a second. It needs root and
+// systemd-nspawn.
+package systemdtest
 
 import (
 	"bytes"
@@ -6,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +20,13 @@ import (
 	"time"
 )
 
-// nspawn is a container that a systemd of its own has booted, over an overlay
-// of this machine's files.
-type nspawn struct {
-	t      *testing.T
+// patience bounds every wait for something that should come.
+const patience = 15 * time.Second
+
+// Machine is a container that a systemd of its own has booted, over an overlay
+// of this machine's files. It ends with its test.
+type Machine struct {
+	t      testing.TB
 	name   string
 	root   string
 	nspawn *exec.Cmd
@@ -28,12 +35,12 @@ type nspawn struct {
 	said   *bytes.Buffer // by nspawn and the container's console
 }
 
-// boot boots a machine. prepare is given the root directory first; shared is a
+// Boot boots a machine. prepare is given the root directory first; shared is a
 // directory of this machine's that the container has at the same place.
-func boot(t *testing.T, shared string, prepare func(root string)) *nspawn {
+func Boot(t testing.TB, shared string, prepare func(root string)) *Machine {
 	t.Helper()
 	dir := t.TempDir()
-	m := &nspawn{t: t, name: "quiesced-test-" + strconv.Itoa(os.Getpid()), root: filepath.Join(dir, "root"), said: &bytes.Buffer{}}
+	m := &Machine{t: t, name: fmt.Sprintf("quiesced-test-%d-%08x", os.Getpid(), rand.Uint32()), root: filepath.Join(dir, "root"), said: &bytes.Buffer{}}
 	layers := filepath.Join(dir, "layers")
 	m.must(os.Mkdir(layers, 0o700))
 	m.must(syscall.Mount("layers", layers, "tmpfs", 0, ""))
@@ -47,15 +54,21 @@ func boot(t *testing.T, shared string, prepare func(root string)) *nspawn {
 	t.Cleanup(m.halt)
 	m.start(shared)
 	m.eventually("systemd has booted", func() bool {
-		out, _ := m.run("systemctl", "is-active", "basic.target")
+		out, _ := m.Run("systemctl", "is-active", "basic.target")
 		return out == "active"
 	})
 	return m
 }
 
+// Root is the root directory as processes of the machine see it, mounts and all.
+func (m *Machine) Root() string { return fmt.Sprintf("/proc/%d/root", m.leader) }
+
+// Leader is the machine's first process, which is systemd.
+func (m *Machine) Leader() int { return m.leader }
+
 // groups are the directories that the container's control groups lie in: those
 // of both hierarchies where the machine has not only the unified one.
-func (m *nspawn) groups() []string {
+func (m *Machine) groups() []string {
 	base := "/sys/fs/cgroup"
 	if _, err := os.Stat(base + "/cgroup.controllers"); err == nil {
 		return []string{filepath.Join(base, m.name)}
@@ -64,7 +77,7 @@ func (m *nspawn) groups() []string {
 }
 
 // start starts nspawn, in control groups of its own.
-func (m *nspawn) start(shared string) {
+func (m *Machine) start(shared string) {
 	m.t.Helper()
 	script := `for group in ` + strings.Join(m.groups(), " ") + `; do
 	mkdir -p $group && echo $$ >$group/cgroup.procs || exit
@@ -84,13 +97,13 @@ exec systemd-nspawn -M "$1" -D "$2" --bind="$3" -b --register=no --keep-unit --c
 }
 
 // halt ends the container and everything in it.
-func (m *nspawn) halt() {
+func (m *Machine) halt() {
 	if m.nspawn == nil || m.nspawn.Process == nil {
 		return
 	}
 	if m.t.Failed() && m.leader > 0 {
-		out, _ := m.run("journalctl", "-u", "quiesced", "--no-pager", "-o", "short-monotonic")
-		m.t.Logf("the unit's journal:\n%s", out)
+		out, _ := m.Run("journalctl", "--no-pager", "-o", "short-monotonic", "-n", "300")
+		m.t.Logf("the end of the machine's journal:\n%s", out)
 	}
 	_ = m.nspawn.Process.Signal(syscall.SIGTERM)
 	select {
@@ -107,7 +120,7 @@ func (m *nspawn) halt() {
 
 // removeGroups removes the container's control groups, innermost first. The
 // kernel may need a moment until the last process is out.
-func (m *nspawn) removeGroups() {
+func (m *Machine) removeGroups() {
 	for _, group := range m.groups() {
 		m.eventually(group+" is removed", func() bool {
 			var inner []string
@@ -126,51 +139,51 @@ func (m *nspawn) removeGroups() {
 	}
 }
 
-// command is a command to run in the container. It should end by itself before
+// Command is a command to run in the container. It should end by itself before
 // the container does, which would wait long for a process that is none of its own
 // and whose end nobody tells it. When ctx ends it is killed, with nsenter.
-func (m *nspawn) command(ctx context.Context, args ...string) *exec.Cmd {
+func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(m.leader), "-a"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 
-// run runs a command in the container, and returns what it printed, trimmed.
-func (m *nspawn) run(args ...string) (string, error) {
+// Run runs a command in the container, and returns what it printed, trimmed.
+func (m *Machine) Run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	if m.t.Context().Err() != nil { // in a cleanup
 		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
 	}
 	defer cancel()
-	out, err := m.command(ctx, args...).CombinedOutput()
+	out, err := m.Command(ctx, args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-// do runs a command in the container that must succeed.
-func (m *nspawn) do(args ...string) string {
+// Do runs a command in the container that must succeed.
+func (m *Machine) Do(args ...string) string {
 	m.t.Helper()
-	out, err := m.run(args...)
+	out, err := m.Run(args...)
 	if err != nil {
 		m.t.Fatalf("%q: %v\n%s", args, err, out)
 	}
 	return out
 }
 
-// property is one of the unit's properties.
-func (m *nspawn) property(name string) string {
+// Property is one of a unit's properties.
+func (m *Machine) Property(unit, name string) string {
 	m.t.Helper()
-	return m.do("systemctl", "show", "--value", "-p", name, "quiesced")
+	return m.Do("systemctl", "show", "--value", "-p", name, unit)
 }
 
-func (m *nspawn) must(err error) {
+func (m *Machine) must(err error) {
 	m.t.Helper()
 	if err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-func (m *nspawn) eventually(what string, done func() bool) time.Duration {
+func (m *Machine) eventually(what string, done func() bool) {
 	m.t.Helper()
 	began := time.Now()
 	for !done() {
@@ -179,5 +192,4 @@ func (m *nspawn) eventually(what string, done func() bool) time.Duration {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return time.Since(began)
 }
