@@ -14,11 +14,11 @@ import (
 // started are the ways in which a script starts a process that writes its id to
 // DIR/pid and would do something later.
 var started = map[string]string{
-	"a child":                                "(echo $(sh -c 'echo $PPID') > DIR/pid; sleep 2; touch DIR/late) &",
-	"one in a session of its own":            "setsid sh -c 'echo $$ > DIR/pid; sleep 2; touch DIR/late' &",
-	"one without parent, session or output":  "(setsid sh -c '(echo $(sh -c \"echo \\$PPID\") > DIR/pid; sleep 2; touch DIR/late) &' >/dev/null 2>&1 </dev/null &)",
-	"one that ignores signals":               "setsid sh -c 'trap \"\" TERM HUP; echo $$ > DIR/pid; sleep 2; touch DIR/late' &",
-	"one that has forgotten its environment": "setsid env -i sh -c 'echo $$ > DIR/pid; sleep 2; touch DIR/late' &",
+	"a child":                                "(echo $(sh -c 'echo $PPID') > DIR/pid; sleep 8; touch DIR/late) &",
+	"one in a session of its own":            "setsid sh -c 'echo $$ > DIR/pid; sleep 8; touch DIR/late' &",
+	"one without parent, session or output":  "(setsid sh -c '(echo $(sh -c \"echo \\$PPID\") > DIR/pid; sleep 8; touch DIR/late) &' >/dev/null 2>&1 </dev/null &)",
+	"one that ignores signals":               "setsid sh -c 'trap \"\" TERM HUP; echo $$ > DIR/pid; sleep 8; touch DIR/late' &",
+	"one that has forgotten its environment": "setsid env -i sh -c 'echo $$ > DIR/pid; sleep 8; touch DIR/late' &",
 }
 
 const begun = "\nuntil [ -s DIR/pid ]; do sleep 0.05; done; "
@@ -28,14 +28,14 @@ func TestNothingOfAScriptHappensAfterItsBudget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			script := s.script("db", jobs.PreStop, text+begun+"sleep 600")
-			err := s.Run(context.Background(), []jobs.Script{script}, time.Second, nil)
-			s.wantError(err, `pre-stop of job "db" failed: took longer than its budget (1s) and was ended`)
+			err := s.Run(context.Background(), []jobs.Script{script}, 2*time.Second, nil)
+			s.wantError(err, `pre-stop of job "db" failed: took longer than its budget (2s) and was ended`)
 			s.wantEnded()
 		})
 	}
 	t.Run("not its success", func(t *testing.T) {
 		s := newSite(t)
-		script := s.script("db", jobs.PreStop, "echo $$ > DIR/pid; trap '' TERM; sleep 2; touch DIR/late; exit 0")
+		script := s.script("db", jobs.PreStop, "echo $$ > DIR/pid; trap '' TERM; sleep 8; touch DIR/late; exit 0")
 		err := s.Run(context.Background(), []jobs.Script{script}, 200*time.Millisecond, nil)
 		s.wantError(err, `pre-stop of job "db" failed: took longer than its budget (200ms) and was ended`)
 		s.wantEnded()
@@ -118,7 +118,7 @@ func TestProcessGroupIsEndedWhereThereAreNoControlGroups(t *testing.T) {
 			s := newSite(t)
 			s.script("db", jobs.PreStop, started["a child"]+begun+"sleep 600")
 			out, err := withoutCgroups(t, how, os.Args[0], "daemon", s.root, jobs.PreStop).CombinedOutput()
-			want := `pre-stop of job "db" failed: took longer than its budget (500ms) and was ended`
+			want := `pre-stop of job "db" failed: took longer than its budget (2s) and was ended`
 			if got := strings.TrimSpace(string(out)); err != nil || got != want {
 				t.Errorf("got %q, %v", got, err)
 			}

@@ -105,11 +105,11 @@ func TestLocksThatAreToBeBeforeOneAnotherAreRefused(t *testing.T) {
 func TestMetadataThatCannotBeReadIsAnError(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an exit status":       {before("a") + "echo why >&2; exit 3", "exit status 3: why"},
-		"no YAML":              {"printf 'fine: 1\n\tnot: 2\n'", "prints what cannot be read: yaml: line 2: found character that cannot start any token"},
+		"no YAML":              {"printf 'fine: 1\n\tnot: 2\n'", "prints what cannot be read: yaml: line 2: found a tab character that violates indentation"},
 		"another type":         {"printf 'x: 1\nskip_bbr_scripts: [1]\n'", "prints what cannot be read: yaml: unmarshal errors:\n  line 2: cannot unmarshal !!seq into bool"},
 		"a job without name":   {"printf 'backup_should_be_locked_before:\n- job_name: a\n- release: r\n'", "prints what cannot be read: backup_should_be_locked_before[1] has no job_name"},
 		"far too much":         {"head -c 70000 /dev/zero | tr '\\0' '#'", "prints more than 64 KiB"},
-		"aliases upon aliases": {"printf 'a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\nskip_bbr_scripts: *f\n'", "prints what cannot be read: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!seq into bool"},
+		"aliases upon aliases": {"printf 'a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\nskip_bbr_scripts: *f\n'", "prints what cannot be read: yaml: unmarshal errors:\n  line 6: cannot unmarshal !!seq into bool"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)

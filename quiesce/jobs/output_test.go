@@ -129,7 +129,7 @@ func TestLogThatIsNoFileOfTheJobsIsNeverWrittenTo(t *testing.T) {
 func TestErrorQuotesTheEndOfWhatWasPrinted(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"of this run alone":         {"echo new >&2", "new"},
-		"whole lines of much":       {"for i in $(seq 1000); do echo line $i of many; done >&2", "line 945 of many … line 1000 of many"},
+		"whole lines of much":       {"for i in $(seq 1000); do echo line $i of many; done >&2", "line 941 of many … line 1000 of many"},
 		"whole characters of much":  {"printf 'é%.0s' $(seq 2000) >&2; printf x >&2", "éé … ééx"},
 		"what is no text":           {`printf 'a\377b' >&2`, "a\uFFFDb"},
 		"after a log was emptied":   {"echo old >&2; : > DIR/sys/log/db/post-start.stderr.log; echo new >&2", "new"},

@@ -155,7 +155,7 @@ func (p *process) wait(ctx context.Context) error {
 	p.killGroup()
 	p.killAll()
 	select {
-	case <-p.ended:
+	case <-p.ended: //nolint:errcheck // killed, as it was to be
 		return err
 	case <-time.After(grace):
 		return fmt.Errorf("%w; it is held up in the kernel, and ends when it can", err)

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // playDaemon is this test binary run as a daemon: it runs the scripts of a name,
-// for half a second at most if they are in the way, and prints how that went.
+// for two seconds at most if they are in the way, and prints how that went.
 func playDaemon(root, name string) int {
 	r := &jobs.Runner{Layout: jobs.Layout{Root: root}, Log: slog.New(slog.DiscardHandler)}
 	scripts, err := r.Layout.Scripts(name)
@@ -38,7 +38,7 @@ func playDaemon(root, name string) int {
 		fmt.Println(err)
 		return 1
 	}
-	budget := 500 * time.Millisecond
+	budget := 2 * time.Second
 	if name == jobs.Lock { // those are to be at work when this process is killed
 		budget = time.Hour
 	}
@@ -145,9 +145,12 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(text), ") Z ")
 }
 
-// endLater ends a process with the test.
+// endLater ends a process with the test, and its process group if it leads one.
 func endLater(t testing.TB, pid int) {
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	t.Cleanup(func() {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	})
 }
 
 func cgroupOf(t testing.TB, pid int) string {
