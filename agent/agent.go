@@ -12,6 +12,7 @@ import (
 	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/guard"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // Observer is told what happened, for metrics. Its methods return at once.
@@ -32,6 +33,7 @@ type Parts struct {
 	Journal  Journal
 	Freezer  *quiesce.Freezer
 	System   quiesce.System
+	Supervised
 	CPI      *cpi.Client // nil when no CPI is configured
 	Observer Observer
 	Log      *slog.Logger
@@ -42,8 +44,9 @@ type Parts struct {
 // Agent takes snapshots, one run at a time.
 type Agent struct {
 	Parts
-	slot chan struct{} // holds one token while work holds the VM
-	jobs sync.WaitGroup
+	slot  chan struct{} // holds one token while work holds the VM
+	jobs  sync.WaitGroup
+	again chan struct{} // one token has it tried again at once to set jobs going
 
 	admit sync.Mutex // held while a request is matched with the runs there are
 
@@ -55,6 +58,7 @@ type Agent struct {
 	history  *history          // guarded by mu: what the records come to, nil when it must be found out
 	changes  int               // guarded by mu: how often records changed
 	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
+	left     *Held             // guarded by mu: of the jobs what could not be set going, nil for nothing
 	unread   error             // guarded by mu: records of freezes that could not be made good nor understood
 	turned   time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
 	lifetime context.Context   // ends when the daemon stops
@@ -78,6 +82,10 @@ func New(p Parts) *Agent {
 		slot:    make(chan struct{}, 1),
 		runs:    map[string]*Run{},
 		unsaved: map[string]Record{},
+		again:   make(chan struct{}, 1),
+	}
+	if a.Supervisor == nil {
+		a.Supervisor = jobs.None{}
 	}
 	a.lifetime, a.stop = context.WithCancelCause(context.Background())
 	return a
@@ -116,7 +124,7 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	if !a.Settings.Enabled {
 		return a.disabled(r), nil
 	}
-	if err := a.refuseStuck(r); err != nil {
+	if err := errors.Join(a.refuseStuck(r), a.refuseHeld(r)); err != nil {
 		a.observeRefusal(r)
 		return nil, err
 	}
@@ -225,14 +233,14 @@ func (a *Agent) queue(r Request) *Run {
 
 // begin plans the run and makes its record durable.
 func (a *Agent) begin(run *Run) (*performer, error) {
-	if err := a.refuseStuck(run.request); err != nil {
+	if err := errors.Join(a.refuseStuck(run.request), a.refuseHeld(run.request)); err != nil {
 		return nil, err
 	}
-	plan, err := a.plan(run.request)
+	plan, in, err := a.plan(run.ctx, run.request)
 	if err != nil {
 		return nil, err
 	}
-	p := &performer{agent: a, run: run, record: Record{
+	p := &performer{agent: a, run: run, inventory: in, going: make(chan struct{}), record: Record{
 		Request: run.request,
 		Plan:    *plan,
 		Boot:    bootID(),
@@ -248,27 +256,38 @@ func (a *Agent) begin(run *Run) (*performer, error) {
 }
 
 // Plan says what a request would do, and touches nothing.
-func (a *Agent) Plan(r Request) (*Plan, error) {
+func (a *Agent) Plan(ctx context.Context, r Request) (*Plan, error) {
 	r, err := a.Settings.completed(r)
 	if err != nil {
 		return nil, err
 	}
-	return a.plan(r)
+	plan, _, err := a.plan(ctx, r)
+	return plan, err
 }
 
-// plan surveys the disks, checks that the daemon depends on none of what is to
-// be frozen, and decides.
-func (a *Agent) plan(r Request) (*Plan, error) {
+// plan looks at the disks and the jobs, checks that the daemon depends on none of
+// what is to be frozen, and decides.
+func (a *Agent) plan(ctx context.Context, r Request) (*Plan, *Inventory, error) {
 	disks, err := a.Settings.selected(r.Disks)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if a.CPI == nil {
-		return nil, refuse("", "no CPI is configured (cpi.path)")
+		return nil, nil, refuse("", "no CPI is configured (cpi.path)")
 	}
 	if err := a.CPI.Check(); err != nil {
-		return nil, &RefusedError{Err: err}
+		return nil, nil, &RefusedError{Err: err}
 	}
+	in, err := a.inventory(ctx, r.Level)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := a.survey(r, disks, in)
+	return plan, in, err
+}
+
+// survey looks at the disks, and plans by what it finds.
+func (a *Agent) survey(r Request, disks []quiesce.Disk, in *Inventory) (*Plan, error) {
 	survey, err := a.System.Survey()
 	if err != nil {
 		return nil, err
@@ -277,7 +296,7 @@ func (a *Agent) plan(r Request) (*Plan, error) {
 	if err != nil {
 		return nil, &RefusedError{Err: err}
 	}
-	plan, err := newPlan(r, &a.Settings, disks, on)
+	plan, err := newPlan(r, &a.Settings, disks, on, in)
 	if err != nil || !plan.Freezes() {
 		return plan, err
 	}

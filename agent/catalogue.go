@@ -161,14 +161,20 @@ type Status struct {
 	Since     time.Time // when the work, or its phase, began
 	Last      *Report   // the newest run that ended
 	Snapshots int
-	Unsaved   []string // ids of runs that could not be recorded yet
-	Stuck     []string // what could not be thawed
+	Unsaved   []string          // ids of runs that could not be recorded yet
+	Stuck     []string          // what could not be thawed
+	Doing     map[string]string // what the run does to each job and service, or did last
+	NotGoing  []string          // of the jobs what could not be set going
+	Yielded   time.Time         // since when the director has the jobs to itself, zero if it has not
 }
 
 // Status answers at once, whatever the daemon is doing.
 func (a *Agent) Status() (Status, error) {
 	s := Status{Enabled: a.Settings.Enabled, Instance: a.Settings.Instance, Stuck: a.Stuck()}
 	s.Work, s.Phase, s.Since = a.Now()
+	s.Doing = a.Doing()
+	s.NotGoing = a.NotGoing()
+	s.Yielded, _ = a.yielded()
 	a.mu.Lock()
 	for id := range a.unsaved {
 		s.Unsaved = append(s.Unsaved, id)
@@ -196,6 +202,15 @@ func (a *Agent) Now() (work string, phase Phase, since time.Time) {
 		phase, since = a.holder.run.Progress()
 	}
 	return work, phase, since
+}
+
+// Doing is what the work that holds the VM does to each job and service, or did
+// last, by name.
+func (a *Agent) Doing() map[string]string {
+	if run := a.holderRun(); run != nil {
+		return run.Doing()
+	}
+	return nil
 }
 
 // Stuck says what could not be thawed yet.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
@@ -73,7 +74,7 @@ func (p *performer) report(err, resumed error) Report {
 		Started:   p.run.started,
 		Ended:     time.Now(),
 		Recovered: p.recovered,
-		Notes:     append(p.notes, p.outrun()...),
+		Notes:     slices.Concat(p.record.Plan.levelNotes(), p.notes, p.outrun()),
 	}
 	if p.record.Freeze != nil {
 		r.Thaws = p.record.Freeze.Thaws
@@ -96,6 +97,8 @@ func (p *performer) reached() Level {
 		return LevelSync
 	case p.broken() != "":
 		return LevelNone
+	case p.moved != "":
+		return LevelFreeze
 	}
 	return p.record.Plan.Level
 }
@@ -108,6 +111,8 @@ func (p *performer) reason() string {
 		return "no snapshot was taken"
 	case why != "":
 		return why
+	case p.moved != "":
+		return p.moved
 	case plan.Degraded != "":
 		return plan.Degraded
 	case !plan.Level.Clean():
@@ -162,6 +167,9 @@ func (p *performer) outcome(err, resumed error) (Outcome, string) {
 	why := p.whyNot(err, resumed)
 	if why == nil && p.broken() != "" && !p.run.request.AllowDegrade {
 		why = fmt.Errorf("cannot reach level %q: %s", p.record.Plan.Asked, p.broken())
+	}
+	if why == nil && p.moved != "" && !p.run.request.AllowDegrade {
+		why = fmt.Errorf("cannot reach level %q: %s", p.record.Plan.Asked, p.moved)
 	}
 	switch {
 	case resumed != nil:

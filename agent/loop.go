@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ func (a *Agent) Run(ctx context.Context) {
 	var retries sync.WaitGroup
 	defer retries.Wait()
 	retries.Go(func() { a.retryOn(ctx) })
+	retries.Go(func() { a.retryHeldOn(ctx) })
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
 	for {
@@ -40,6 +42,12 @@ func (a *Agent) turns() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.turned.IsZero() || time.Since(a.turned) < hungAfter
+}
+
+// Resuming says whether a run is setting jobs going again, which may take minutes.
+func (a *Agent) Resuming() bool {
+	run := a.holderRun()
+	return run != nil && slices.Contains([]Phase{PhasePostSnapshot, PhaseUnlock, PhasePreStart, PhaseStart, PhasePostStart}, run.Phase())
 }
 
 // windowTurned notes that the loop of a frozen window turned; the zero time is

@@ -26,20 +26,28 @@ const killGrace = 5 * time.Second
 
 // performer carries out one plan. It belongs to one goroutine.
 type performer struct {
-	agent     *Agent
-	run       *Run
-	record    Record
-	calls     []*call
-	waiting   int          // how many of those have not ended
-	fixed     chan *call   // whose point in time is fixed
-	ended     chan *call   // whose process has ended
-	guard     *guard.Guard // nil when there is no filesystem to write out or to freeze
-	phases    map[Phase]time.Duration
-	synced    bool          // everything was written out before the point in time
-	lastRound time.Duration // of writing out
-	notes     []string      // for the report
-	recovered bool          // another daemon began the run
-	cancelled error         // somebody cancelled the run when only its answers were missing
+	agent       *Agent
+	run         *Run
+	record      Record
+	inventory   *Inventory    // of the jobs, before
+	held        *Held         // of the jobs, nil for nothing
+	going       chan struct{} // closed when resuming begins
+	moved       string        // why the jobs were not at rest until the point in time, "" if they were
+	downSince   time.Time     // when the services were told to stop
+	lockedSince time.Time
+	tried       bool  // the services had all their time to stop
+	undone      error // what failed in setting jobs going that go again
+	calls       []*call
+	waiting     int          // how many of those have not ended
+	fixed       chan *call   // whose point in time is fixed
+	ended       chan *call   // whose process has ended
+	guard       *guard.Guard // nil when there is no filesystem to write out or to freeze
+	phases      map[Phase]time.Duration
+	synced      bool          // everything was written out before the point in time
+	lastRound   time.Duration // of writing out
+	notes       []string      // for the report
+	recovered   bool          // another daemon began the run
+	cancelled   error         // somebody cancelled the run when only its answers were missing
 }
 
 // call is one disk's CPI process and what became of it.
@@ -89,6 +97,8 @@ func (p *performer) rest(ctx context.Context) error {
 		do    func(context.Context) error
 	}{
 		{PhasePrepare, p.prepare},
+		{PhasePrepare, p.restJobs},
+		{PhasePrepare, p.startGuard},
 		{PhasePreSync, p.preSync},
 		{PhaseFreeze, p.pointInTime},
 	} {
@@ -111,7 +121,7 @@ func (p *performer) enter(phase Phase) {
 // timed adds the time since from to a phase.
 func (p *performer) timed(phase Phase, from time.Time) { p.phases[phase] += time.Since(from) }
 
-// prepare starts the guard and one CPI process per disk. Each gets its request
+// prepare starts one CPI process per disk. Each gets its request
 // but for the last byte, so that loading its interpreter costs no frozen time.
 func (p *performer) prepare(ctx context.Context) error {
 	defer p.timed(PhasePrepare, time.Now())
@@ -120,10 +130,6 @@ func (p *performer) prepare(ctx context.Context) error {
 	if _, err := p.agent.CPI.Info(ctx); err != nil {
 		return fmt.Errorf("cannot ask the CPI what it is: %w", err)
 	}
-	if err := p.startGuard(ctx); err != nil {
-		return err
-	}
-	failpoint.Hit("guard-started")
 	for i, d := range p.record.Plan.Disks {
 		c := &call{disk: d.CID}
 		var err error
@@ -170,15 +176,28 @@ func (p *performer) arm(ctx context.Context) error {
 	return nil
 }
 
+// startGuard starts the guard, once the jobs are at rest: it keeps each filesystem
+// busy, and a job's script may unmount one. So they are looked for again, too.
 func (p *performer) startGuard(ctx context.Context) error {
+	if p.held != nil {
+		again, err := p.agent.survey(p.run.request, p.record.Plan.Disks, p.inventory)
+		if err != nil {
+			return err
+		}
+		p.record.Plan = *again
+	}
 	if len(p.record.Plan.Filesystems) == 0 {
 		return nil
 	}
+	defer p.timed(PhasePrepare, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.PreSync)
+	defer cancel()
 	g, err := p.agent.Freezer.Start(ctx, p.run.ID(), p.record.Plan.Filesystems, p.agent.Settings.Budgets.window())
 	if err != nil {
 		return err
 	}
 	p.guard = g
+	failpoint.Hit("guard-started")
 	return nil
 }
 

@@ -1,20 +1,26 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // Budgets bound the steps of a run.
 type Budgets struct {
+	PreStop  time.Duration // each pre-stop and post-stop script
+	Drain    time.Duration // each job's draining
+	Stop     time.Duration // stopping the services
+	Lock     time.Duration // each lock, unlock, pre-snapshot and post-snapshot script
 	PreSync  time.Duration // writing out before the freeze, and the CPI's getting ready
 	Frozen   time.Duration // from before the first freeze to the last thaw
 	Snapshot time.Duration // from the CPI's being told to its answer
-	Resume   time.Duration // undoing
+	Resume   time.Duration // each of thawing, starting the services, pre-start and post-start scripts
 }
 
 // window is how long a freeze may last: an answer that would come too late to
@@ -38,6 +44,7 @@ type Settings struct {
 	// CPIFreezes says that the CPI freezes by itself, as those do that snapshot
 	// through device-mapper: a freeze of ours would make it fail.
 	CPIFreezes bool
+	Processes  Processes
 	Depends    []quiesce.Dependency // what the daemon needs while a filesystem is frozen
 }
 
@@ -46,23 +53,36 @@ type ActionKind string
 
 // The kinds of action, in the order in which a plan has them.
 const (
-	ActStartCPI ActionKind = "start CPI" // start its process, which waits for its last byte
-	ActWriteOut ActionKind = "write out" // syncfs
-	ActFreeze   ActionKind = "freeze"    // FIFREEZE
-	ActSnapshot ActionKind = "snapshot"  // give the CPI its last byte, wait for its answer
+	ActStartCPI    ActionKind = "start CPI" // start its process, which waits for its last byte
+	ActPreStop     ActionKind = "pre-stop"
+	ActUnmonitor   ActionKind = "unmonitor" // its supervisor starts it no more when it ends
+	ActDrain       ActionKind = "drain"
+	ActStop        ActionKind = "stop"
+	ActPostStop    ActionKind = "post-stop"
+	ActLock        ActionKind = "lock"         // pre-backup-lock
+	ActPreSnapshot ActionKind = "pre-snapshot" // the job's own hook
+	ActWriteOut    ActionKind = "write out"    // syncfs
+	ActFreeze      ActionKind = "freeze"       // FIFREEZE
+	ActSnapshot    ActionKind = "snapshot"     // give the CPI its last byte, wait for its answer
 )
 
 // undoneBy names the undo of each kind; what has none leaves nothing behind.
 var undoneBy = map[ActionKind]string{
-	ActStartCPI: "end the process unless it was told to go on",
-	ActFreeze:   "thaw",
+	ActStartCPI:    "end the process unless it was told to go on",
+	ActPreStop:     "post-start",
+	ActUnmonitor:   "monitor",
+	ActDrain:       "stop and start",
+	ActStop:        "pre-start, start, post-start",
+	ActLock:        "post-backup-unlock",
+	ActPreSnapshot: "post-snapshot",
+	ActFreeze:      "thaw",
 }
 
 // Action is one step of a plan. It is data: what it did or intended is read
 // back from the journal by whoever resumes.
 type Action struct {
 	Kind   ActionKind
-	Target string // disk CID or mount point
+	Target string // disk CID, mount point, job or service
 	Budget time.Duration
 }
 
@@ -74,8 +94,10 @@ type Plan struct {
 	Asked       Level
 	Level       Level  // what the actions reach; less than asked only with AllowDegrade
 	Degraded    string // why it is less
+	LevelNote   string // why it is another one, and as good
 	Disks       []quiesce.Disk
 	Filesystems []quiesce.Filesystem // to be written out, and frozen at level freeze and above
+	JobsAtRest  bool                 // the director has stopped the jobs: they are left so
 	CPIFreezes  bool                 // the freezing is left to the CPI
 	Notes       []string             // what a reader should know: filesystems passed over
 	Actions     []Action
@@ -86,29 +108,34 @@ func (p *Plan) Freezes() bool {
 	return p.Level.Clean() && !p.CPIFreezes && len(p.Filesystems) > 0
 }
 
+// touchesJobs says whether anything is done to the jobs.
+func (p *Plan) touchesJobs() bool {
+	return p.Level == LevelStop || p.Level == LevelLock || slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Kind == ActPreSnapshot })
+}
+
 // newPlan decides. It reads nothing and changes nothing: on is what a survey
-// found on the disks. The error is a *RefusedError.
-func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents) (*Plan, error) {
+// found on the disks, and in how the jobs are. The error is a *RefusedError.
+func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents, in *Inventory) (*Plan, error) {
 	if len(disks) == 0 {
 		return nil, refuse("disks", "this instance has no persistent disk")
 	}
 	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, CPIFreezes: s.CPIFreezes}
-	if err := p.reach(r, on.Filesystems); err != nil {
+	if err := p.reach(r, on.Filesystems, in); err != nil {
 		return nil, err
 	}
 	p.choose(on)
-	p.list(s.Budgets)
+	p.list(s.Budgets, in)
 	return p, nil
 }
 
 // reach lowers the level to what can be reached, if the request allows it.
-func (p *Plan) reach(r Request, fs []quiesce.Filesystem) error {
+func (p *Plan) reach(r Request, fs []quiesce.Filesystem, in *Inventory) error {
 	steps := []struct {
 		from, to Level
 		because  error
 	}{
-		{LevelStop, LevelFreeze, noJobs(LevelStop)},
-		{LevelLock, LevelFreeze, noJobs(LevelLock)},
+		{LevelStop, LevelFreeze, in.CannotStop},
+		{LevelLock, LevelFreeze, in.CannotLock},
 		{LevelFreeze, LevelSync, p.freezable(fs)},
 		{LevelSync, LevelNone, writable(fs)},
 	}
@@ -122,11 +149,21 @@ func (p *Plan) reach(r Request, fs []quiesce.Filesystem) error {
 		p.Level = step.to
 		p.Degraded = strings.TrimPrefix(p.Degraded+"; "+step.because.Error(), "; ")
 	}
+	p.atRest(in)
 	return nil
 }
 
-func noJobs(l Level) error {
-	return fmt.Errorf("this daemon has no process supervisor to %s jobs with", l)
+// atRest changes the level to what the jobs make of it.
+func (p *Plan) atRest(in *Inventory) {
+	switch {
+	case p.Level != LevelStop && p.Level != LevelLock:
+	case in.AtRest:
+		p.Level, p.JobsAtRest = LevelStop, true
+		p.LevelNote = "the director has stopped the jobs already: they are left as they are"
+	case p.Level == LevelLock && len(in.Locks) == 0:
+		p.Level = LevelFreeze
+		p.LevelNote = "no job has a lock script: there is nothing to lock"
+	}
 }
 
 func (p *Plan) freezable(fs []quiesce.Filesystem) error {
@@ -170,7 +207,7 @@ func (p *Plan) choose(on *quiesce.Contents) {
 	}
 }
 
-func (p *Plan) list(b Budgets) {
+func (p *Plan) list(b Budgets, in *Inventory) {
 	each := func(kind ActionKind, budget time.Duration) {
 		for _, f := range p.Filesystems {
 			p.Actions = append(p.Actions, Action{kind, f.Path, budget})
@@ -179,6 +216,7 @@ func (p *Plan) list(b Budgets) {
 	for _, d := range p.Disks {
 		p.Actions = append(p.Actions, Action{ActStartCPI, d.CID, b.PreSync})
 	}
+	p.listJobs(b, in)
 	each(ActWriteOut, b.PreSync)
 	if p.Freezes() {
 		each(ActFreeze, b.window())
@@ -186,4 +224,44 @@ func (p *Plan) list(b Budgets) {
 	for _, d := range p.Disks {
 		p.Actions = append(p.Actions, Action{ActSnapshot, d.CID, b.Snapshot})
 	}
+}
+
+// owner is whose script it is.
+func owner(s jobs.Script) string { return cmp.Or(s.Job, "processes.hooks") }
+
+// listJobs lists what is done to the jobs before the filesystems are frozen.
+func (p *Plan) listJobs(b Budgets, in *Inventory) {
+	scripts := func(kind ActionKind, budget time.Duration, all []jobs.Script) {
+		for _, s := range all {
+			p.Actions = append(p.Actions, Action{kind, owner(s), budget})
+		}
+	}
+	services := func(kind ActionKind, all []jobs.Service) {
+		for _, s := range all {
+			p.Actions = append(p.Actions, Action{kind, s.Name, b.Stop})
+		}
+	}
+	switch {
+	case p.JobsAtRest:
+	case p.Level == LevelStop:
+		scripts(ActPreStop, b.PreStop, in.Scripts[jobs.PreStop])
+		services(ActUnmonitor, in.running())
+		scripts(ActDrain, b.Drain, in.Scripts[jobs.Drain])
+		services(ActStop, in.running())
+		scripts(ActPostStop, b.PreStop, in.Scripts[jobs.PostStop])
+	case p.Level == LevelLock:
+		for _, layer := range in.Locks {
+			scripts(ActLock, b.Lock, layer)
+		}
+	}
+	if p.Level.Clean() {
+		scripts(ActPreSnapshot, b.Lock, in.Scripts[jobs.PreSnapshot])
+	}
+}
+
+func (p *Plan) levelNotes() []string {
+	if p.LevelNote == "" {
+		return nil
+	}
+	return []string{p.LevelNote}
 }

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,8 @@ const (
 	vfatReason  = `cannot freeze "/efi": a filesystem of type vfat cannot be held by freezing it`
 	tmpfsReason = `cannot freeze "/tmp": a filesystem of type tmpfs cannot be held by freezing it`
 	tmpfsOpened = `cannot write out "/tmp": a filesystem of type tmpfs is never opened`
-	stopReason  = "this daemon has no process supervisor to stop jobs with"
-	lockReason  = "this daemon has no process supervisor to lock jobs with"
+	stopReason  = "no supervisor"
+	lockReason  = "a cycle of locks"
 )
 
 // decide plans for both disks at a level.
@@ -40,7 +41,8 @@ func decide(level agent.Level, degrade bool, fs ...quiesce.Filesystem) (*agent.P
 	s := settings()
 	s.Budgets = budgets
 	on := &quiesce.Contents{Filesystems: fs}
-	return agent.NewPlan(agent.Request{Level: level, AllowDegrade: degrade}, s, s.Disks, on)
+	in := &agent.Inventory{CannotStop: errors.New(stopReason), CannotLock: errors.New(lockReason)}
+	return agent.NewPlan(agent.Request{Level: level, AllowDegrade: degrade}, s, s.Disks, on, in)
 }
 
 func TestPlanListsItsActionsInTheOrderInWhichTheyHappen(t *testing.T) {
@@ -218,7 +220,7 @@ func TestPlanTellsWhatTheSurveyNoticed(t *testing.T) {
 	on := &quiesce.Contents{Filesystems: []quiesce.Filesystem{store}, Notes: []string{"swap is active"}}
 	for level, want := range map[agent.Level][]string{agent.LevelFreeze: on.Notes, agent.LevelNone: nil} {
 		t.Run(string(level), func(t *testing.T) {
-			got, err := agent.NewPlan(agent.Request{Level: level}, settings(), settings().Disks, on)
+			got, err := agent.NewPlan(agent.Request{Level: level}, settings(), settings().Disks, on, &agent.Inventory{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -232,7 +234,7 @@ func TestPlanTellsWhatTheSurveyNoticed(t *testing.T) {
 func TestPlanOfAnInstanceWithoutDisksIsRefused(t *testing.T) {
 	for _, level := range agent.Levels() {
 		t.Run(string(level), func(t *testing.T) {
-			_, err := agent.NewPlan(agent.Request{Level: level, AllowDegrade: true}, settings(), nil, nil)
+			_, err := agent.NewPlan(agent.Request{Level: level, AllowDegrade: true}, settings(), nil, nil, nil)
 			wantRefused(t, err, "disks", "disks: this instance has no persistent disk")
 		})
 	}

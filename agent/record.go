@@ -24,6 +24,7 @@ type Record struct {
 	Started   time.Time
 	Phase     Phase
 	Calls     []Call
+	Held      *Held      // what is held of the jobs, nil for nothing
 	Freeze    *FreezeEnd // how the freeze ended, when that came before the run's end
 	Snapshots []Snapshot // of this run that have not been deleted
 	Report    *Report

@@ -32,28 +32,60 @@ func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 	if err != nil {
 		return a.journalFailed(err)
 	}
+	held, err := a.heldBefore(records)
+	if err != nil {
+		return err
+	}
+	records = a.recoverHeld(records, held, left)
 	for _, r := range records {
 		if r.Report == nil {
-			a.takeUp(r, left)
+			a.takeUp(r, nil, left)
 		}
 	}
 	return nil
 }
 
+// recoverHeld goes first on with the run that holds jobs, and returns the records of
+// the others. Where its record is lost another takes its place. A run that has its
+// report already left jobs that it could not set going.
+func (a *Agent) recoverHeld(records []Record, held *Held, left []guard.Recovered) []Record {
+	if held == nil {
+		return records
+	}
+	r := Record{Request: Request{ID: held.Run, Trigger: held.Trigger, Level: held.Level}, Started: time.Now()}
+	r.Plan.Asked, r.Plan.Level = held.Level, held.Level
+	at := slices.IndexFunc(records, func(r Record) bool { return r.Request.ID == held.Run })
+	if at >= 0 {
+		r = records[at]
+		records = slices.Delete(records, at, at+1)
+	}
+	if r.Report != nil {
+		a.leaveHeld(*held)
+		a.again <- struct{}{}
+		return records
+	}
+	a.takeUp(r, held, left)
+	return records
+}
+
 // takeUp goes on with a run that was cut off. Its resume has happened already:
-// what is left is to learn what the CPI did, and to report.
-func (a *Agent) takeUp(r Record, left []guard.Recovered) {
+// what is left is to set jobs going that it held, to learn what the CPI did, and to
+// report. A run that held jobs has the VM before anybody else can ask for it.
+func (a *Agent) takeUp(r Record, held *Held, left []guard.Recovered) {
 	run := newRun(a.lifetime, r.Request)
 	run.started = r.Started
-	p := &performer{agent: a, run: run, record: r, recovered: true, phases: map[Phase]time.Duration{}}
+	p := &performer{agent: a, run: run, record: r, held: held, going: make(chan struct{}), recovered: true, phases: map[Phase]time.Duration{}}
 	p.adopt(left)
 	a.keep(run)
 	run.setPhase(PhaseWaiting)
 	a.Log.Warn("taking up a run that was cut off", "run", run.ID(), "phase", r.Phase)
+	has := held != nil && a.acquire("run "+run.ID(), run) == nil
 	a.jobs.Go(func() {
-		if a.await(a.lifetime, "run "+run.ID(), run) != nil {
+		if !has && a.await(a.lifetime, "run "+run.ID(), run) != nil {
 			return
 		}
+		resumed := p.recoverJobs(p.stuck(left))
+		run.setResumed(resumed)
 		cut := fmt.Errorf("the daemon ended while the run was in phase %q or later", r.Phase)
 		run.setPhase(PhaseSnapshot)
 		failpoint.Hit("taken-up")
@@ -61,11 +93,32 @@ func (a *Agent) takeUp(r Record, left []guard.Recovered) {
 			a.release()
 			return
 		}
-		report := p.finish(cut, p.stuck(left))
+		report := p.finish(cut, resumed)
 		a.release()
 		p.publish(report)
 	})
 }
+
+// recoverJobs ends what scripts a dead daemon left at work, and sets the jobs going
+// that it held. stuck is why something is still frozen, nil if nothing is.
+func (p *performer) recoverJobs(stuck error) error {
+	if p.held == nil {
+		return stuck
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+	defer cancel()
+	ended, err := p.agent.Scripts.EndLeft(ctx)
+	for _, s := range ended {
+		p.note(fmt.Sprintf("the %s was still at work, and was ended", s))
+	}
+	if err != nil {
+		p.note(fmt.Sprintf("scripts that were still at work: %v", err))
+	}
+	return errors.Join(stuck, p.setGoing(stuck == nil))
+}
+
+// endPatience is how long scripts that a dead daemon left may take to end.
+const endPatience = 10 * time.Second
 
 // adopt takes over the CPI processes of a record and how its freeze ended.
 func (p *performer) adopt(left []guard.Recovered) {

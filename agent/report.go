@@ -9,20 +9,36 @@ type Phase string
 
 // The phases of a run, in order. Waiting and planning are not reported.
 const (
-	PhaseWaiting  Phase = "waiting"  // for the work that holds the VM
-	PhasePrepare  Phase = "prepare"  // starting the CPI's processes and the guard
-	PhasePreSync  Phase = "pre_sync" // writing out, while the application goes on
-	PhaseFreeze   Phase = "freeze"   // from the first FIFREEZE to the last one's return
-	PhaseFrozen   Phase = "frozen"   // from the first FIFREEZE to the last thaw: the application's pause
-	PhaseSnapshot Phase = "snapshot" // from the CPI's last byte of input to its answer
-	PhaseResume   Phase = "resume"   // undoing
-	PhaseTotal    Phase = "total"    // the whole run
-	PhaseRecord   Phase = "record"   // making CIDs and report durable; not reported
+	PhaseWaiting      Phase = "waiting"       // for the work that holds the VM
+	PhasePrepare      Phase = "prepare"       // starting the CPI's processes and the guard
+	PhasePreStop      Phase = "pre_stop"      // the jobs' pre-stop scripts
+	PhaseDrain        Phase = "drain"         // the jobs' drain scripts
+	PhaseStop         Phase = "stop"          // stopping the services
+	PhasePostStop     Phase = "post_stop"     // the jobs' post-stop scripts
+	PhaseLock         Phase = "lock"          // the jobs' lock scripts
+	PhasePreSnapshot  Phase = "pre_snapshot"  // the jobs' pre-snapshot scripts
+	PhasePreSync      Phase = "pre_sync"      // writing out, while the application goes on
+	PhaseFreeze       Phase = "freeze"        // from the first FIFREEZE to the last one's return
+	PhaseFrozen       Phase = "frozen"        // from the first FIFREEZE to the last thaw: the application's pause
+	PhaseSnapshot     Phase = "snapshot"      // from the CPI's last byte of input to its answer
+	PhasePostSnapshot Phase = "post_snapshot" // the jobs' post-snapshot scripts; part of resume
+	PhaseUnlock       Phase = "unlock"        // the jobs' unlock scripts; part of resume
+	PhasePreStart     Phase = "pre_start"     // the jobs' pre-start scripts; part of resume
+	PhaseStart        Phase = "start"         // until the services run; part of resume
+	PhasePostStart    Phase = "post_start"    // the jobs' post-start scripts; part of resume
+	PhaseLocked       Phase = "locked"        // from the first lock script to the last unlock
+	PhaseJobsDown     Phase = "jobs_down"     // from the services' being told to stop until all run again
+	PhaseResume       Phase = "resume"        // undoing
+	PhaseTotal        Phase = "total"         // the whole run
+	PhaseRecord       Phase = "record"        // making CIDs and report durable; not reported
 )
 
 // ReportedPhases lists the phases whose times a report may carry.
 func ReportedPhases() []Phase {
-	return []Phase{PhasePrepare, PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseResume, PhaseTotal}
+	return []Phase{
+		PhasePrepare, PhasePreStop, PhaseDrain, PhaseStop, PhasePostStop, PhaseLock, PhasePreSnapshot,
+		PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseLocked, PhaseJobsDown, PhaseResume, PhaseTotal,
+	}
 }
 
 // Outcome is how a run ended.

@@ -12,13 +12,14 @@ import (
 )
 
 // resume undoes all that was done or intended: it thaws first, then ends the
-// CPI processes that were never told to go on. It has a deadline of its own,
-// which no cancellation shortens. The log goes on even where something is stuck:
+// CPI processes that were never told to go on, then sets the jobs going. It has
+// deadlines of its own, which no cancellation shortens. The log goes on even where something is stuck:
 // whoever is to help reads it, and no logger waits for its being written.
 func (p *performer) resume() error {
 	if p.guard != nil {
 		p.run.setPhase(PhaseResume)
 	}
+	close(p.going)
 	defer p.timed(PhaseResume, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.run.ctx), p.agent.Settings.Budgets.Resume)
 	defer cancel()
@@ -31,7 +32,62 @@ func (p *performer) resume() error {
 			c.process.Abort()
 		}
 	}
-	return err
+	return errors.Join(err, p.setGoing(err == nil))
+}
+
+// setGoing sets the jobs going again. Nothing is started or unlocked on a
+// filesystem that is still frozen: it would wait there for good.
+func (p *performer) setGoing(thawed bool) error {
+	if p.held == nil {
+		return nil
+	}
+	ctx := context.WithoutCancel(p.run.ctx)
+	p.checkAtRest(ctx)
+	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree}
+	if !thawed {
+		p.agent.leaveHeld(g.held)
+		return errors.New("jobs are held as long as a filesystem is frozen")
+	}
+	failed, notResumed := g.undo(ctx)
+	p.undone = failed
+	if !g.held.Empty() {
+		p.agent.leaveHeld(g.held)
+	}
+	return notResumed
+}
+
+// checkAtRest notes why the jobs were not at rest until now, if they were not.
+func (p *performer) checkAtRest(ctx context.Context) {
+	if p.told() && p.record.Plan.Level == LevelStop && p.moved == "" {
+		p.moved = p.agent.moved(ctx, p.record.Plan.JobsAtRest, p.held)
+	}
+}
+
+// saveHeld makes durable what is left of what is held. While undoing a failure
+// stops nothing: what was undone is then undone again by whoever comes after.
+func (p *performer) saveHeld(h Held) {
+	p.held, p.record.Held = &h, &h
+	if h.Empty() {
+		p.record.Held = nil
+	}
+	if err := p.agent.storeHeld(h); err != nil {
+		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
+	}
+	if err := p.save(); err != nil {
+		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
+	}
+}
+
+func (p *performer) jobsUp() {
+	if !p.downSince.IsZero() {
+		p.timed(PhaseJobsDown, p.downSince)
+	}
+}
+
+func (p *performer) jobsFree() {
+	if !p.lockedSince.IsZero() {
+		p.timed(PhaseLocked, p.lockedSince)
+	}
 }
 
 // hold keeps this program from writing, or lets it go on.
@@ -220,7 +276,7 @@ func (p *performer) whyNot(err, resumed error) error {
 		}
 		all = append(all, c.failure(p.agent.Settings.Budgets.Snapshot))
 	}
-	return errors.Join(append(all, resumed)...)
+	return errors.Join(append(all, p.undone, resumed)...)
 }
 
 func (c *call) failure(budget time.Duration) error {

@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // Run is one run as others see it: a handle to follow and to cancel it.
@@ -17,10 +20,11 @@ type Run struct {
 
 	resume    sync.Once // closes resumed
 	mu        sync.Mutex
-	phase     Phase     // guarded by mu
-	since     time.Time // guarded by mu: when the phase began
-	report    *Report   // guarded by mu
-	resumeErr error     // guarded by mu
+	doing     map[string]string // guarded by mu: what is being done to each job or service, or was last
+	phase     Phase             // guarded by mu
+	since     time.Time         // guarded by mu: when the phase began
+	report    *Report           // guarded by mu
+	resumeErr error             // guarded by mu
 }
 
 func newRun(parent context.Context, r Request) *Run {
@@ -104,6 +108,34 @@ func (r *Run) setPhase(p Phase) {
 	defer r.mu.Unlock()
 	r.phase, r.since = p, time.Now()
 }
+
+// Doing is what is being done to each job and service, or was last, by name.
+func (r *Run) Doing() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.doing)
+}
+
+func (r *Run) setDoing(name, what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.doing == nil {
+		r.doing = map[string]string{}
+	}
+	r.doing[name] = what
+}
+
+// scriptTold notes that a script began or ended.
+func (r *Run) scriptTold(s jobs.Script, done bool) {
+	what := s.Name
+	if done {
+		what += " done"
+	}
+	r.setDoing(owner(s), what)
+}
+
+// serviceTold notes how a service is.
+func (r *Run) serviceTold(name string, s jobs.State) { r.setDoing(name, string(s)) }
 
 // end publishes the report.
 func (r *Run) end(report Report) {

@@ -33,6 +33,8 @@ const (
 	Unresolved    = "quiesced_unresolved_snapshots"
 	Busy          = "quiesced_busy"
 	Stuck         = "quiesced_stuck_filesystems"
+	NotGoing      = "quiesced_jobs_not_resumed"
+	Yielded       = "quiesced_yielded"
 	Enabled       = "quiesced_snapshots_enabled"
 )
 

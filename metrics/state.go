@@ -45,12 +45,14 @@ var (
 	unresolvedDesc = prometheus.NewDesc(Unresolved, "Snapshots that the CPI may have made and whose CIDs are not known.", nil, nil)
 	busyDesc       = prometheus.NewDesc(Busy, "1 while a run or a deletion is under way.", nil, nil)
 	stuckDesc      = prometheus.NewDesc(Stuck, "Freezes of dead guards that could not be thawed yet.", nil, nil)
+	notGoingDesc   = prometheus.NewDesc(NotGoing, "Services, locks and hooks of jobs that could not be set going again yet.", nil, nil)
+	yieldedDesc    = prometheus.NewDesc(Yielded, "1 while the director has the jobs to itself.", nil, nil)
 	enabledDesc    = prometheus.NewDesc(Enabled, "1 if enable_snapshots is true.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, enabledDesc} {
+	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc} {
 		ch <- d
 	}
 }
@@ -64,6 +66,8 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	if status, err := s.Status(); err == nil {
 		gauge(busyDesc, number(status.Work != ""))
 		gauge(stuckDesc, float64(len(status.Stuck)))
+		gauge(notGoingDesc, float64(len(status.NotGoing)))
+		gauge(yieldedDesc, number(!status.Yielded.IsZero()))
 		gauge(enabledDesc, number(status.Enabled))
 	}
 	all, err := s.Snapshots()

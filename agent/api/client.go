@@ -79,6 +79,18 @@ func (c Client) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
+// Yield leaves the jobs to the director, and returns when no run holds any.
+func (c Client) Yield(ctx context.Context) error {
+	_, err := get[string](ctx, c, "yield")
+	return err
+}
+
+// Unyield takes the jobs back from the director.
+func (c Client) Unyield(ctx context.Context) error {
+	_, err := get[string](ctx, c, "unyield")
+	return err
+}
+
 // Delete deletes a snapshot and waits until that has ended.
 func (c Client) Delete(ctx context.Context, cid string) error {
 	_, err := c.work(ctx, "delete_snapshot", cid)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,8 @@ func methods() map[string]method {
 		"delete_snapshots": {0, false, (*Handler).deleteSnapshots},
 		"get_task":         {1, true, (*Handler).getTask},
 		"cancel_task":      {1, true, (*Handler).cancelTask},
+		"yield":            {0, true, (*Handler).yield},
+		"unyield":          {0, false, (*Handler).unyield},
 	}
 }
 
@@ -72,8 +75,8 @@ func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
 func Waits(name string) bool { return methods()[name].waits }
 
 // Call answers one call. It returns within seconds but for get_task, which
-// waits up to TaskWait for the task's end, and cancel_task, which waits as long
-// for what the run holds to be set going.
+// waits up to TaskWait for the task's end, and cancel_task and yield, which wait as
+// long for what the run holds to be set going.
 func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
 	m, ok := methods()[c.Method]
 	if !ok {
@@ -161,16 +164,19 @@ func (h *Handler) info(context.Context, Call) (any, error) {
 
 // Status is the answer to status.
 type Status struct {
-	Version   string       `json:"version"`
-	Enabled   bool         `json:"enable_snapshots"`
-	Instance  Instance     `json:"instance"`
-	Work      string       `json:"work,omitempty"`
-	Phase     string       `json:"phase,omitempty"`
-	Since     *time.Time   `json:"since,omitempty"`
-	Last      *wire.Report `json:"last_run,omitempty"`
-	Snapshots int          `json:"snapshots"`
-	Unsaved   []string     `json:"unsaved_runs,omitempty"`
-	Stuck     []string     `json:"stuck,omitempty"`
+	Version   string            `json:"version"`
+	Enabled   bool              `json:"enable_snapshots"`
+	Instance  Instance          `json:"instance"`
+	Work      string            `json:"work,omitempty"`
+	Phase     string            `json:"phase,omitempty"`
+	Since     *time.Time        `json:"since,omitempty"`
+	Last      *wire.Report      `json:"last_run,omitempty"`
+	Snapshots int               `json:"snapshots"`
+	Unsaved   []string          `json:"unsaved_runs,omitempty"`
+	Stuck     []string          `json:"stuck,omitempty"`
+	Doing     map[string]string `json:"jobs,omitempty"`
+	NotGoing  []string          `json:"not_going,omitempty"`
+	Yielded   *time.Time        `json:"yielded_since,omitempty"`
 }
 
 func (h *Handler) status(context.Context, Call) (any, error) {
@@ -181,6 +187,11 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 	w := Status{
 		Version: h.Version, Enabled: s.Enabled, Instance: Instance(s.Instance), Work: s.Work,
 		Phase: string(s.Phase), Snapshots: s.Snapshots, Unsaved: s.Unsaved, Stuck: s.Stuck,
+		Doing: s.Doing, NotGoing: s.NotGoing,
+	}
+	if !s.Yielded.IsZero() {
+		yielded := s.Yielded.UTC()
+		w.Yielded = &yielded
 	}
 	if !s.Since.IsZero() {
 		since := s.Since.UTC()
@@ -191,6 +202,17 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 		w.Last = &last
 	}
 	return w, nil
+}
+
+// yield answers when the run that held jobs has let go.
+func (h *Handler) yield(ctx context.Context, _ Call) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Wait, TaskWait))
+	defer cancel()
+	return "yielded", h.Agent.Yield(ctx)
+}
+
+func (h *Handler) unyield(ctx context.Context, _ Call) (any, error) {
+	return "unyielded", h.Agent.Unyield(ctx)
 }
 
 func (h *Handler) metrics(context.Context, Call) (any, error) { return h.Metrics() }

@@ -32,12 +32,12 @@ func (h *Handler) takeSnapshot(ctx context.Context, c Call) (any, error) {
 	return running(run.ID()), nil
 }
 
-func (h *Handler) planSnapshot(_ context.Context, c Call) (any, error) {
+func (h *Handler) planSnapshot(ctx context.Context, c Call) (any, error) {
 	r, err := request(c)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := h.Agent.Plan(r)
+	plan, err := h.Agent.Plan(ctx, r)
 	if err != nil {
 		return nil, err
 	}

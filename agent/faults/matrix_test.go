@@ -20,9 +20,9 @@ type boundary struct {
 var boundaries = []boundary{
 	{"unrecorded", daemon},
 	{"recorded", daemon},
-	{"guard-ready", daemon | guardian},
-	{"guard-started", daemon | guardian},
-	{"armed", daemon | guardian | cpi},
+	{"armed", daemon | cpi},
+	{"guard-ready", daemon | guardian | cpi},
+	{"guard-started", daemon | guardian | cpi},
 	{"written-out", daemon | guardian | cpi},
 	{"calls-unrecorded", daemon | guardian | cpi},
 	{"calls-recorded", daemon | guardian | cpi},

@@ -10,8 +10,10 @@ type Plan struct {
 	Asked       string       `json:"level_asked"`
 	Level       string       `json:"level"`
 	Degraded    string       `json:"degraded,omitempty"`
+	LevelNote   string       `json:"level_note,omitempty"`
 	Disks       []Disk       `json:"disks"`
 	Filesystems []Filesystem `json:"filesystems"`
+	JobsAtRest  bool         `json:"jobs_at_rest,omitempty"`
 	CPIFreezes  bool         `json:"cpi_freezes,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
 	Actions     []Action     `json:"actions"`
@@ -45,7 +47,7 @@ type Action struct {
 // FromPlan is the plan's JSON form.
 func FromPlan(p agent.Plan) Plan {
 	w := Plan{
-		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, CPIFreezes: p.CPIFreezes, Notes: p.Notes,
+		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, LevelNote: p.LevelNote, JobsAtRest: p.JobsAtRest, CPIFreezes: p.CPIFreezes, Notes: p.Notes,
 		Disks: []Disk{}, Filesystems: []Filesystem{}, Actions: []Action{},
 	}
 	for _, d := range p.Disks {
@@ -67,7 +69,10 @@ func FromFilesystem(f quiesce.Filesystem) Filesystem {
 
 // domain is the part of a stored plan that whoever takes up a run needs.
 func (w Plan) domain() agent.Plan {
-	p := agent.Plan{Asked: agent.Level(w.Asked), Level: agent.Level(w.Level), Degraded: w.Degraded, CPIFreezes: w.CPIFreezes, Notes: w.Notes}
+	p := agent.Plan{
+		Asked: agent.Level(w.Asked), Level: agent.Level(w.Level), Degraded: w.Degraded, LevelNote: w.LevelNote,
+		JobsAtRest: w.JobsAtRest, CPIFreezes: w.CPIFreezes, Notes: w.Notes,
+	}
 	for _, d := range w.Disks {
 		p.Disks = append(p.Disks, quiesce.Disk(d))
 	}

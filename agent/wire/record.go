@@ -18,6 +18,7 @@ type record struct {
 	Started   time.Time `json:"started_at"`
 	Phase     string    `json:"phase,omitempty"`
 	Calls     []call    `json:"calls,omitempty"`
+	Held      *Held     `json:"held,omitempty"`
 	Freeze    *freeze   `json:"freeze,omitempty"`
 	Snapshots []Entry   `json:"snapshots,omitempty"`
 	Report    *Report   `json:"report,omitempty"`
@@ -45,6 +46,10 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 	}
 	for _, c := range r.Calls {
 		w.Calls = append(w.Calls, call{c.DiskCID, c.Dir, c.Process.PID, c.Process.StartTime})
+	}
+	if r.Held != nil {
+		held := fromHeld(*r.Held)
+		w.Held = &held
 	}
 	if f := r.Freeze; f != nil {
 		w.Freeze = &freeze{f.Broken, fromThaws(f.Thaws), fromPhases(f.Phases)}
@@ -76,6 +81,10 @@ func UnmarshalRecord(doc []byte) (agent.Record, error) {
 		r.Calls = append(r.Calls, agent.Call{
 			DiskCID: c.DiskCID, Dir: c.Dir, Process: cpi.Process{PID: c.PID, StartTime: c.StartTime},
 		})
+	}
+	if w.Held != nil {
+		held := w.Held.domain()
+		r.Held = &held
 	}
 	if f := w.Freeze; f != nil {
 		r.Freeze = &agent.FreezeEnd{Broken: f.Broken, Thaws: toThaws(f.Thaws), Phases: toPhases(f.Seconds)}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -86,6 +89,9 @@ func checkMachine(c *Config) []error {
 			errs = append(errs, fmt.Errorf("cpi.path: %w", err))
 		}
 	}
+	if err := checkSupervisor(c); err != nil {
+		errs = append(errs, fmt.Errorf("processes: %w", err))
+	}
 	survey, err := quiesce.System{}.Survey()
 	if err != nil {
 		return append(errs, err)
@@ -98,6 +104,21 @@ func checkMachine(c *Config) []error {
 	}
 	return errs
 }
+
+// checkSupervisor says why the supervisor, if one is configured, does not answer.
+func checkSupervisor(c *Config) error {
+	s := c.supervised(slog.New(slog.DiscardHandler)).Supervisor
+	if s == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), supervisorPatience)
+	defer cancel()
+	_, err := s.Services(ctx)
+	return err
+}
+
+// supervisorPatience is how long a supervisor may take to answer.
+const supervisorPatience = 5 * time.Second
 
 // checkDisk says what is in the way of freezing a disk.
 func checkDisk(survey *quiesce.Survey, settings *agent.Settings, disk quiesce.Disk) error {

@@ -37,6 +37,7 @@ type Config struct {
 	CPI             CPIConfig         `yaml:"cpi"`
 	Levels          map[string]string `yaml:"levels"`
 	AllowDegrade    bool              `yaml:"allow_degrade"`
+	Processes       ProcessesConfig   `yaml:"processes"`
 	Budgets         BudgetsConfig     `yaml:"budgets"`
 	NATS            NATSConfig        `yaml:"nats"`
 	Log             LogConfig         `yaml:"log"`
@@ -76,6 +77,10 @@ type CPIConfig struct {
 
 // BudgetsConfig bounds the steps of a run.
 type BudgetsConfig struct {
+	PreStop  time.Duration `yaml:"pre_stop"`
+	Drain    time.Duration `yaml:"drain"`
+	Stop     time.Duration `yaml:"stop"`
+	Lock     time.Duration `yaml:"lock"`
 	PreSync  time.Duration `yaml:"pre_sync"`
 	Frozen   time.Duration `yaml:"frozen"`
 	Snapshot time.Duration `yaml:"snapshot"`
@@ -105,10 +110,12 @@ func defaults() Config {
 		levels[string(t)] = string(agent.LevelFreeze)
 	}
 	return Config{
-		StateDir: defaultStateDir,
-		Listen:   ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
-		Levels:   levels,
+		StateDir:  defaultStateDir,
+		Listen:    ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
+		Levels:    levels,
+		Processes: processesDefaults(),
 		Budgets: BudgetsConfig{
+			PreStop: 5 * time.Minute, Drain: 10 * time.Minute, Stop: 5 * time.Minute, Lock: time.Minute,
 			PreSync: 30 * time.Second, Frozen: 30 * time.Second,
 			Snapshot: 30 * time.Minute, Resume: 10 * time.Minute,
 		},
@@ -174,6 +181,7 @@ func (c *Config) check(d *document) {
 	c.checkRelease(d)
 	c.checkDisks(d)
 	c.checkLevels(d)
+	c.Processes.check(d)
 	c.checkBudgets(d)
 	c.checkNATS(d)
 	c.checkLog(d)
@@ -235,6 +243,7 @@ func (c *Config) checkBudgets(d *document) {
 		key   string
 		value time.Duration
 	}{
+		{"pre_stop", b.PreStop}, {"drain", b.Drain}, {"stop", b.Stop}, {"lock", b.Lock},
 		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"resume", b.Resume},
 	} {
 		if one.value <= 0 {
@@ -289,6 +298,7 @@ func (c *Config) settings() agent.Settings {
 
 		ReleaseOnStderr: c.CPI.ReleaseOnStderr,
 		CPIFreezes:      c.CPI.FreezesItself,
+		Processes:       c.Processes.settings(),
 
 		Depends: c.depends(),
 	}
@@ -308,6 +318,9 @@ func (c *Config) depends() []quiesce.Dependency {
 		{Name: "state_dir", Path: c.StateDir},
 		{Name: "listen.socket", Path: c.runtimeDir()},
 		{Name: "the directory for temporary files", Path: os.TempDir()},
+	}
+	if stopped := c.Processes.settings().Stopped; stopped != "" {
+		all = append(all, quiesce.Dependency{Name: "processes.monit.stopped_file", Path: filepath.Dir(stopped)})
 	}
 	if c.CPI.Path != "" {
 		all = append(all, quiesce.Dependency{Name: "cpi.path", Path: c.CPI.Path})

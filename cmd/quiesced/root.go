@@ -38,7 +38,7 @@ func root(t *terminal) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, verb := range []func(*globals) *cobra.Command{
 		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb,
-		runsVerb, statusVerb, thawVerb, checkConfigVerb, versionVerb,
+		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, versionVerb,
 	} {
 		cmd.AddCommand(strict(verb(g)))
 	}

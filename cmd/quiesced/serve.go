@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -66,6 +67,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	if err != nil {
 		return err
 	}
+	c.joinFirewallGroup(log)
 	freezer := &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
 	left, unread := recoverFreezes(ctx, freezer)
 	m := metrics.New()
@@ -90,14 +92,15 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 
 	watch := newServiceManager(log)
 	a := agent.New(agent.Parts{
-		Settings: c.settings(),
-		Journal:  records,
-		Freezer:  freezer,
-		CPI:      c.cpiClient(),
-		Observer: m,
-		Log:      log,
-		Writes:   held,
-		Turned:   watch.turned,
+		Settings:   c.settings(),
+		Supervised: c.supervised(log),
+		Journal:    records,
+		Freezer:    freezer,
+		CPI:        c.cpiClient(),
+		Observer:   m,
+		Log:        log,
+		Writes:     held,
+		Turned:     watch.turned,
 	})
 	defer a.Close() // where an error comes before the tasks
 	if err := errors.Join(a.Recover(left, unread), m.Watch(a)); err != nil {
@@ -122,7 +125,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		tasks = append(tasks, t)
 	}
 	tasks = append(tasks, task{"service manager", func(ctx context.Context) error { return watch.tell(ctx, a) }})
-	return runTasks(ctx, tasks, watch, log)
+	return runTasks(ctx, tasks, watch, a, log)
 }
 
 // recoverPatience is how long a freeze that was left may keep the daemon from
@@ -189,14 +192,14 @@ func healthy(a *agent.Agent) error {
 	if err != nil {
 		return err
 	}
-	if len(s.Stuck)+len(s.Unsaved) > 0 {
-		return fmt.Errorf("not thawed: %q, not recorded: %q", s.Stuck, s.Unsaved)
+	if len(s.Stuck)+len(s.Unsaved)+len(s.NotGoing) > 0 {
+		return fmt.Errorf("not thawed: %q, not going: %q, not recorded: %q", s.Stuck, s.NotGoing, s.Unsaved)
 	}
 	return nil
 }
 
 // runTasks runs all until ctx ends or one fails, and tells the service manager.
-func runTasks(ctx context.Context, tasks []task, watch *serviceManager, log *slog.Logger) error {
+func runTasks(ctx context.Context, tasks []task, watch *serviceManager, a *agent.Agent, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range tasks {
 		group.Go(func() error {
@@ -212,6 +215,11 @@ func runTasks(ctx context.Context, tasks []task, watch *serviceManager, log *slo
 	<-ctx.Done()
 	watch.notify(daemon.SdNotifyStopping)
 	log.Info("stopping")
+	stopped := make(chan struct{})
+	var extending sync.WaitGroup
+	defer extending.Wait()
+	defer close(stopped)
+	extending.Go(func() { watch.extend(stopped, a) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -31,13 +31,13 @@ func takeSnapshotVerb(g *globals) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar((*string)(&r.Level), "level", "", "none, sync or freeze (default: the configuration's for manual)")
+	f.StringVar((*string)(&r.Level), "level", "", "none, sync, freeze, lock or stop (default: the configuration's for manual)")
 	f.StringSliceVar(&r.Disks, "disk", nil, "`CID` of a disk, again for more (default: all)")
 	f.StringVar(&r.ID, "id", "", "id of the run: asked again it joins the run or shows its report")
 	f.BoolVar(&r.AllowDegrade, "allow-degrade", false, "report a lesser level than asked instead of failing")
 	f.BoolVar(&r.Wait, "wait", false, "wait for other work to end instead of being told that it is busy")
 	f.BoolVar(&dryRun, "dry-run", false, "show the plan and do nothing")
-	_ = cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions([]string{"none", "sync", "freeze"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions([]string{"none", "sync", "freeze", "lock", "stop"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -61,6 +61,9 @@ func (g *globals) dryRun(ctx context.Context, r agent.Request) error {
 	g.table([]string{"#", "Action", "Target", "Undone by", "Budget"}, rows)
 	for _, note := range plan.Notes {
 		g.printf("\n%s\n", note)
+	}
+	if plan.LevelNote != "" {
+		g.printf("\nlevel %s instead of %s: %s\n", plan.Level, plan.Asked, plan.LevelNote)
 	}
 	if plan.Degraded != "" {
 		g.printf("\nlevel %s instead of %s: %s\n", plan.Level, plan.Asked, plan.Degraded)
@@ -91,13 +94,14 @@ func (g *globals) take(ctx context.Context, r agent.Request) error {
 
 // cancelWait bounds the wait for a cancelled run's report. The run itself needs
 // no client.
-const cancelWait = 2 * time.Minute
+const cancelWait = 30 * time.Minute
 
 func (g *globals) cancel(client api.Client, id string) (wire.Report, error) {
 	_, _ = fmt.Fprintf(g.err, "interrupted: cancelling run %s\n", id)
 	ctx, cancel := context.WithTimeout(context.Background(), cancelWait)
 	defer cancel()
-	if err := client.Cancel(ctx, id); err != nil {
+	// Setting jobs going may take longer than the answer may: the report tells.
+	if err := client.Cancel(ctx, id); api.KindOf(err) == api.KindUnreachable {
 		return wire.Report{}, err
 	}
 	return client.Report(ctx, id)
@@ -169,7 +173,7 @@ func (g *globals) printReport(r wire.Report) {
 	g.printf("\nrun %s: asked for level %s, reached %s\n", r.ID, r.Asked, r.Reached)
 	for _, phase := range agent.ReportedPhases() {
 		if took := span(r.Seconds[string(phase)]); took != "" {
-			g.printf("  %-9s %s\n", phase, took)
+			g.printf("  %-12s %s\n", phase, took)
 		}
 	}
 	for _, note := range r.Notes {
@@ -190,5 +194,5 @@ var verdicts = map[agent.Outcome]string{
 	agent.OutcomeFailed:     "Failed; everything was set going again",
 	agent.OutcomeCancelled:  "Cancelled; everything was set going again",
 	agent.OutcomeRefused:    "Refused; nothing was touched",
-	agent.OutcomeNotResumed: "Failed AND NOT RESUMED: something may still be frozen; see \"quiesced status\" and \"quiesced thaw\"",
+	agent.OutcomeNotResumed: "Failed AND NOT RESUMED: something may still be frozen or down; see \"quiesced status\" and \"quiesced thaw\"",
 }

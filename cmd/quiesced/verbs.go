@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -187,6 +189,15 @@ func (g *globals) printStatus(s api.Status) {
 	if s.Last != nil {
 		g.printf("Last run   %s %s, %s%s\n", s.Last.ID, s.Last.Outcome, timestamp(s.Last.Ended), cleanWord(*s.Last))
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Doing)) {
+		g.printf("           %s: %s\n", name, s.Doing[name])
+	}
+	if s.Yielded != nil {
+		g.printf("Yielded    the director has the jobs to itself since %s\n", timestamp(*s.Yielded))
+	}
+	for _, what := range s.NotGoing {
+		g.printf("NOT GOING AGAIN: %s\n", what)
+	}
 	for _, id := range s.Unsaved {
 		g.printf("NOT RECORDED yet: run %s\n", id)
 	}
@@ -201,6 +212,42 @@ func cleanWord(r wire.Report) string {
 		return ", clean"
 	}
 	return ""
+}
+
+func yieldVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "yield",
+		Short: "Leave the jobs to the director: end a run that holds them, and begin none",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Yield(cmd.Context()); err != nil {
+				return err
+			}
+			return g.success(map[string]bool{"yielded": true}, "The director has the jobs to itself\n")
+		},
+	}
+}
+
+func unyieldVerb(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unyield",
+		Short: "Take the jobs back from the director",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := g.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Unyield(cmd.Context()); err != nil {
+				return err
+			}
+			return g.success(map[string]bool{"yielded": false}, "The director no longer has the jobs to itself\n")
+		},
+	}
 }
 
 func versionVerb(g *globals) *cobra.Command {

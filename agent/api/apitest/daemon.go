@@ -23,6 +23,7 @@ import (
 	"github.com/quiesced/quiesced/metrics"
 	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/guard"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
@@ -73,11 +74,18 @@ func Start(t testing.TB, change ...func(*agent.Settings)) *Daemon {
 	must(t, os.Mkdir(mount, 0o700))
 	must(t, unix.Mount("apitest", mount, "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { must(t, unix.Unmount(mount, 0)) })
-	return start(t, mount, nil, agent.LevelNone, change)
+	return start(t, mount, nil, nil, agent.LevelNone, change)
 }
 
 // StartFreezing makes a daemon that freezes its disk, a real ext4.
 func StartFreezing(t testing.TB, change ...func(*agent.Settings)) *Daemon {
+	t.Helper()
+	return StartSupervised(t, nil, change...)
+}
+
+// StartSupervised makes a daemon that freezes its disk and has a supervisor, nil
+// for none.
+func StartSupervised(t testing.TB, s jobs.Supervisor, change ...func(*agent.Settings)) *Daemon {
 	t.Helper()
 	dir := t.TempDir()
 	executable := filepath.Join(dir, "quiesced-guard")
@@ -95,10 +103,10 @@ func StartFreezing(t testing.TB, change ...func(*agent.Settings)) *Daemon {
 	thawed, err := loopfs.ThawAfter(disk.Mount, patience)
 	must(t, err)
 	t.Cleanup(thawed)
-	return start(t, disk.Mount, binary, agent.LevelFreeze, change)
+	return start(t, disk.Mount, binary, s, agent.LevelFreeze, change)
 }
 
-func start(t testing.TB, mount string, binary *guard.Binary, level agent.Level, change []func(*agent.Settings)) *Daemon {
+func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, level agent.Level, change []func(*agent.Settings)) *Daemon {
 	t.Helper()
 	dir := t.TempDir()
 	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: mount}
@@ -111,7 +119,10 @@ func start(t testing.TB, mount string, binary *guard.Binary, level agent.Level, 
 		Instance: agent.Instance{Deployment: "cf", Job: "db", Index: 2, ID: "inst-1", AgentID: AgentID},
 		Disks:    []quiesce.Disk{{CID: DiskCID, Mounts: []string{d.Mount}}},
 		Levels:   map[agent.Trigger]agent.Level{},
-		Budgets:  agent.Budgets{PreSync: patience, Frozen: patience, Snapshot: time.Minute, Resume: patience},
+		Budgets: agent.Budgets{
+			PreStop: patience, Drain: patience, Stop: patience, Lock: patience,
+			PreSync: patience, Frozen: patience, Snapshot: time.Minute, Resume: patience,
+		},
 		StateDir: filepath.Join(dir, "state"),
 	}
 	for _, trigger := range agent.Triggers() {
@@ -122,9 +133,15 @@ func start(t testing.TB, mount string, binary *guard.Binary, level agent.Level, 
 	}
 	d.start(t, agent.Parts{
 		Settings: settings,
-		Freezer:  &quiesce.Freezer{Binary: binary, Dir: filepath.Join(dir, "run")},
-		CPI:      &cpi.Client{Path: executable},
-		Log:      slog.New(slog.DiscardHandler),
+		Supervised: agent.Supervised{
+			Supervisor: s,
+			Scripts:    &jobs.Runner{Layout: settings.Processes.Layout, Log: slog.New(slog.DiscardHandler)},
+			Held:       journal.HeldFile{Path: filepath.Join(dir, "jobs-held.json")},
+			YieldFile:  filepath.Join(dir, "yielded"),
+		},
+		Freezer: &quiesce.Freezer{Binary: binary, Dir: filepath.Join(dir, "run")},
+		CPI:     &cpi.Client{Path: executable},
+		Log:     slog.New(slog.DiscardHandler),
 	})
 	return d
 }

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/jobs"
+)
+
+// Inventory is how the jobs are before a run.
+type Inventory struct {
+	Services []jobs.Service
+	Scripts  map[string][]jobs.Script // those that the level runs, by name
+	Locks    [][]jobs.Script          // lock scripts, in layers
+
+	// AtRest says that the director has stopped the jobs already: nothing is to be
+	// stopped, locked or started.
+	AtRest bool
+
+	CannotStop error // why level stop cannot be reached, nil if it can
+	CannotLock error
+}
+
+// running are the services that a stop is about: those that run, and those that
+// their supervisor would start meanwhile. One that nobody looks after is left alone.
+func (i *Inventory) running() []jobs.Service {
+	return slices.DeleteFunc(slices.Clone(i.Services), func(s jobs.Service) bool {
+		return s.State != jobs.Running && (s.State != jobs.Failing || !s.Monitored && len(s.Processes) == 0)
+	})
+}
+
+// stopScripts are the scripts of level stop, by name; every level that freezes
+// has the hooks.
+var stopScripts = []string{jobs.PreStop, jobs.Drain, jobs.PostStop}
+
+// inventory looks at the jobs as far as a level needs it.
+func (a *Agent) inventory(ctx context.Context, l Level) (*Inventory, error) {
+	i := &Inventory{Scripts: map[string][]jobs.Script{}}
+	if !l.Clean() {
+		return i, nil
+	}
+	names := []string{jobs.PreSnapshot}
+	if l == LevelStop {
+		names = append(names, stopScripts...)
+	}
+	for _, name := range names {
+		found, err := a.Settings.Processes.Layout.Scripts(name)
+		if err != nil {
+			return nil, err
+		}
+		i.Scripts[name] = found
+	}
+	if l == LevelFreeze {
+		return i, nil
+	}
+	i.CannotLock = errors.Join(a.othersAtWork(), a.services(ctx, i))
+	i.CannotStop = i.CannotLock
+	if a.unsupervised() {
+		i.CannotStop = errors.Join(i.CannotLock, errors.New("no supervisor is configured that could stop jobs (processes.supervisor)"))
+	}
+	if l == LevelLock && !i.AtRest && i.CannotLock == nil {
+		i.Locks, i.CannotLock = a.Scripts.LockLayers(ctx)
+	}
+	return i, nil
+}
+
+// unsupervised says that no supervisor is configured.
+func (a *Agent) unsupervised() bool { return a.Supervisor == jobs.None{} }
+
+// services asks the supervisor, if there is one, and says who else is at work on the
+// services.
+func (a *Agent) services(ctx context.Context, i *Inventory) error {
+	if a.unsupervised() {
+		return nil
+	}
+	mark, err := a.mark()
+	if err != nil {
+		return err
+	}
+	if i.Services, err = a.Supervisor.Services(ctx); err != nil {
+		return err
+	}
+	if len(i.Services) == 0 {
+		return fmt.Errorf("%s has no services of the jobs: the director is at work", a.Supervisor)
+	}
+	switch busy := changing(i.Services); {
+	case mark.Owner == jobs.Ours:
+		return fmt.Errorf("the services were stopped by run %q", mark.Run)
+	case mark.Owner == jobs.Director && (len(busy) > 0 || slices.ContainsFunc(i.Services, isRunning)):
+		return errors.New("the director is starting or stopping the jobs")
+	case mark.Owner == jobs.Director:
+		i.AtRest = true
+	case len(busy) > 0:
+		return fmt.Errorf("%s is at work on %s", a.Supervisor, strings.Join(busy, ", "))
+	case unmonitored(i.Services):
+		return fmt.Errorf("%s looks after none of its services: the director may be draining them", a.Supervisor)
+	}
+	return nil
+}
+
+func isRunning(s jobs.Service) bool { return s.State == jobs.Running }
+
+func changing(all []jobs.Service) []string {
+	var names []string
+	for _, s := range all {
+		if s.State == jobs.Changing {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// unmonitored says that the supervisor cannot tell of any service how it is.
+func unmonitored(all []jobs.Service) bool {
+	return !slices.ContainsFunc(all, func(s jobs.Service) bool { return s.State != jobs.Unmonitored })
+}
+
+// othersAtWork says who has the jobs or the disk for work of his own.
+func (a *Agent) othersAtWork() error {
+	if at, yielded := a.yielded(); yielded {
+		return fmt.Errorf("the director has the jobs to itself since %s (quiesced yield)", at.UTC().Format("15:04:05"))
+	}
+	root := a.Settings.Processes.Layout.Root
+	backup := filepath.Join(root, "store", "bbr-backup")
+	if _, err := os.Lstat(backup); err == nil {
+		return fmt.Errorf("BBR is at work: %s exists", backup)
+	}
+	target := filepath.Join(root, "store_migration_target")
+	migrating, err := quiesce.Mounted(target)
+	if err != nil {
+		return fmt.Errorf("cannot tell whether a disk is being migrated: %w", err)
+	}
+	if migrating {
+		return fmt.Errorf("the director is migrating the persistent disk: %s is mounted", target)
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/quiesced/quiesced/quiesce/jobs"
+)
+
+// storeHeld keeps what is held of the jobs beside the socket, or forgets it when it
+// is nothing.
+func (a *Agent) storeHeld(h Held) error {
+	if h.Empty() {
+		return a.Held.Remove()
+	}
+	return a.Held.Put(h)
+}
+
+// leaveHeld remembers what could not be set going, for Run to try again.
+func (a *Agent) leaveHeld(h Held) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = &h
+}
+
+// Left is what of the jobs could not be set going yet, nil for nothing.
+func (a *Agent) Left() *Held {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.left
+}
+
+// NotGoing names what of the jobs could not be set going yet.
+func (a *Agent) NotGoing() []string {
+	h := a.Left()
+	if h == nil {
+		return nil
+	}
+	var all []string
+	if h.Hooked {
+		all = append(all, "post-snapshot scripts")
+	}
+	for _, layer := range h.Locked {
+		for _, job := range layer {
+			all = append(all, "job "+job+" is locked")
+		}
+	}
+	if h.processes() {
+		for _, name := range h.names() {
+			all = append(all, "service "+name)
+		}
+	}
+	return all
+}
+
+// refuseHeld refuses a request that would do something to jobs while some are still
+// held from before: what is down now is not how they are to be after.
+func (a *Agent) refuseHeld(r Request) error {
+	left := a.Left()
+	if left == nil || r.Level != LevelLock && r.Level != LevelStop {
+		return nil
+	}
+	return refuse("", "jobs of run %q were not set going again yet", left.Run)
+}
+
+// heldEvery is how often it is tried again to set jobs going.
+const heldEvery = time.Minute
+
+// retryHeldOn tries again, until ctx ends, to set jobs going that are held from
+// before.
+func (a *Agent) retryHeldOn(ctx context.Context) {
+	tick := time.NewTicker(heldEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-a.again:
+		}
+		a.retryHeld()
+	}
+}
+
+// retryHeld holds the VM meanwhile.
+func (a *Agent) retryHeld() {
+	left := a.Left()
+	if left == nil || len(a.Stuck()) > 0 {
+		return
+	}
+	run := newRun(a.lifetime, Request{ID: left.Run, Trigger: left.Trigger, Level: left.Level})
+	if a.acquire("setting jobs of run "+left.Run+" going", run) != nil {
+		return
+	}
+	defer a.release()
+	defer run.setResumed(nil) // whoever yields waits for that
+	if err := a.resumeHeld(run, *left); err != nil {
+		a.Log.Error("cannot set jobs going", "run", left.Run, "error", err)
+	}
+}
+
+// resumeHeld undoes what an ended run held. The run's report stays as it is: it
+// says how the run ended.
+func (a *Agent) resumeHeld(run *Run, h Held) error {
+	g := &going{agent: a, held: h, run: run, save: a.updateHeld}
+	g.note = func(text string) { a.Log.Warn(text, "run", h.Run) }
+	failed, notResumed := g.undo(a.lifetime)
+	a.mu.Lock()
+	a.left = &g.held
+	if g.held.Empty() {
+		a.left = nil
+	}
+	a.mu.Unlock()
+	return errors.Join(failed, notResumed)
+}
+
+// updateHeld records what is left of what an ended run held.
+func (a *Agent) updateHeld(h Held) {
+	err := a.storeHeld(h)
+	if r, ok, getErr := a.Journal.Get(h.Run); getErr != nil {
+		err = errors.Join(err, a.journalFailed(getErr))
+	} else if ok {
+		r.Held = &h
+		if h.Empty() {
+			r.Held = nil
+		}
+		err = errors.Join(err, a.put(r))
+	}
+	if err != nil {
+		a.Log.Error("cannot record what is held of the jobs", "run", h.Run, "error", err)
+	}
+}
+
+// heldBefore is what an earlier daemon held of the jobs, nil for nothing, by what is
+// kept beside the socket, or by the services' mark where even that is lost. Records
+// know it, too, after a reboot.
+func (a *Agent) heldBefore(records []Record) (*Held, error) {
+	h, ok, err := a.Held.Get()
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		return &h, nil
+	}
+	for _, r := range slices.Backward(records) {
+		if r.Held != nil {
+			return r.Held, nil
+		}
+	}
+	mark, err := a.mark()
+	if err != nil || mark.Owner != jobs.Ours {
+		return nil, err
+	}
+	h = Held{Run: mark.Run, Level: LevelStop, Trigger: TriggerManual, Stopped: true}
+	for _, name := range mark.Services {
+		h.Services = append(h.Services, HeldService{Name: name})
+	}
+	return &h, nil
+}

@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
+	"github.com/quiesced/quiesced/quiesce/jobs"
+)
+
+// errTakenOver is the cause of a run under which somebody else started or stopped
+// the services.
+var errTakenOver = errors.New("the director started or stopped the jobs meanwhile")
+
+// restJobs brings the jobs to rest as far as the plan's level asks. What is intended
+// is durable before each step.
+func (p *performer) restJobs(ctx context.Context) error {
+	plan := &p.record.Plan
+	if !plan.touchesJobs() {
+		return nil
+	}
+	// What is dirty now would be written out while the jobs are down.
+	p.writeAhead(ctx, p.agent.Settings.Budgets.PreSync/2)
+	p.held = &Held{Run: p.run.ID(), Trigger: p.run.request.Trigger, Level: plan.Level}
+	steps := []func(context.Context) error{p.hook}
+	switch {
+	case plan.JobsAtRest: // somebody else stopped them
+	case plan.Level == LevelStop:
+		steps = []func(context.Context) error{p.preStop, p.drain, p.stopServices, p.postStop, p.hook}
+	case plan.Level == LevelLock:
+		steps = []func(context.Context) error{p.lock, p.hook}
+	}
+	for _, do := range steps {
+		if err := do(ctx); err != nil {
+			return firstCause(ctx, err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return p.writersLeft()
+}
+
+// intend makes what is about to be done to the jobs durable.
+func (p *performer) intend() error {
+	if err := p.agent.storeHeld(*p.held); err != nil {
+		return fmt.Errorf("cannot record what is about to be done to the jobs: %w", err)
+	}
+	held := *p.held
+	p.record.Held = &held
+	if err := p.save(); err != nil {
+		return fmt.Errorf("cannot record what is about to be done to the jobs: %w", err)
+	}
+	return nil
+}
+
+// runScripts runs the scripts of a name, each within a budget.
+func (p *performer) runScripts(ctx context.Context, scripts []jobs.Script, budget time.Duration) error {
+	return p.agent.Scripts.Run(ctx, scripts, budget, p.run.scriptTold)
+}
+
+func (p *performer) preStop(ctx context.Context) error {
+	scripts := p.inventory.Scripts[jobs.PreStop]
+	if len(scripts) == 0 {
+		return nil
+	}
+	p.enter(PhasePreStop)
+	defer p.timed(PhasePreStop, time.Now())
+	p.held.PreStopped = true
+	if err := p.intend(); err != nil {
+		return err
+	}
+	failpoint.Hit("before-pre-stop")
+	defer failpoint.Hit("pre-stopped")
+	return p.runScripts(ctx, scripts, p.agent.Settings.Budgets.PreStop)
+}
+
+// drain has the supervisor start nothing again that ends, and the jobs finish their
+// work.
+func (p *performer) drain(ctx context.Context) error {
+	p.enter(PhaseDrain)
+	defer p.timed(PhaseDrain, time.Now())
+	if err := p.countServices(ctx); err != nil {
+		return err
+	}
+	p.held.Drained = true
+	if err := p.intend(); err != nil {
+		return err
+	}
+	failpoint.Hit("before-drain")
+	defer failpoint.Hit("drained")
+	if err := p.agent.Supervisor.Unmonitor(ctx, p.held.names()); err != nil {
+		return err
+	}
+	return p.agent.Scripts.Drain(ctx, p.inventory.Scripts[jobs.Drain], p.agent.Settings.Budgets.Drain, p.run.scriptTold)
+}
+
+// countServices takes note of which services run, and as which processes.
+func (p *performer) countServices(ctx context.Context) error {
+	i, err := p.agent.inventory(ctx, LevelStop)
+	if err != nil {
+		return err
+	}
+	if i.CannotStop != nil {
+		return i.CannotStop
+	}
+	if i.AtRest {
+		return errTakenOver
+	}
+	p.held.Services = nil
+	for _, s := range i.running() {
+		p.held.Services = append(p.held.Services, HeldService{Name: s.Name, Processes: s.Processes, Failing: s.State == jobs.Failing})
+	}
+	return nil
+}
+
+// stopServices marks the services as stopped by us, and stops them. The mark comes
+// first: a daemon that finds it goes on from it, whatever else is lost.
+func (p *performer) stopServices(ctx context.Context) error {
+	p.enter(PhaseStop)
+	defer p.timed(PhaseStop, time.Now())
+	if m := p.agent.marker(); m != nil {
+		if err := m.Claim(p.run.ID(), p.held.names()); err != nil {
+			return err
+		}
+	}
+	failpoint.Hit("marked")
+	p.watchMark()
+	p.held.Stopped = true
+	if err := p.intend(); err != nil {
+		return err
+	}
+	failpoint.Hit("before-stop")
+	defer failpoint.Hit("stopped")
+	p.downSince = time.Now()
+	ctx, cancel := step(ctx, p.agent.Settings.Budgets.Stop)
+	defer cancel()
+	err := p.agent.Supervisor.Stop(ctx, asServices(p.held.Services), p.run.serviceTold)
+	p.tried = errors.Is(err, jobs.ErrNotStopped) && p.run.ctx.Err() == nil
+	return err
+}
+
+// asServices are services as a supervisor takes them.
+func asServices(held []HeldService) []jobs.Service {
+	var all []jobs.Service
+	for _, s := range held {
+		all = append(all, jobs.Service{Name: s.Name, State: jobs.Running, Monitored: true, Processes: s.Processes})
+	}
+	return all
+}
+
+func (p *performer) postStop(ctx context.Context) error {
+	scripts := p.inventory.Scripts[jobs.PostStop]
+	if len(scripts) > 0 {
+		p.enter(PhasePostStop)
+		defer p.timed(PhasePostStop, time.Now())
+		failpoint.Hit("before-post-stop")
+		if err := p.runScripts(ctx, scripts, p.agent.Settings.Budgets.PreStop); err != nil {
+			return err
+		}
+		failpoint.Hit("post-stopped")
+	}
+	if why := p.agent.moved(ctx, false, p.held); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+// moved says what became of services that we stopped, or the director did before,
+// "" if they are still so.
+func (a *Agent) moved(ctx context.Context, atRest bool, h *Held) string {
+	mark, err := a.mark()
+	if err != nil {
+		return err.Error()
+	}
+	ours := mark.Owner == jobs.Ours && mark.Run == h.Run
+	if a.marker() != nil && (atRest && mark.Owner != jobs.Director || !atRest && !ours) {
+		return errTakenOver.Error()
+	}
+	now, err := a.Supervisor.Services(ctx)
+	if err != nil {
+		return fmt.Sprintf("cannot tell whether the services are still stopped: %v", err)
+	}
+	var up []string
+	for _, s := range now {
+		concerns := atRest || slices.Contains(h.names(), s.Name)
+		if concerns && s.State != jobs.Stopped && s.State != jobs.Unmonitored {
+			up = append(up, s.Name)
+		}
+	}
+	if len(up) > 0 {
+		return "no longer stopped: " + strings.Join(up, ", ")
+	}
+	return ""
+}
+
+// markEvery is how often it is looked whether the director took the jobs over.
+const markEvery = 100 * time.Millisecond
+
+// watchMark ends the run when the mark is no longer ours, until the run has set
+// everything going again. It reads a file off the frozen disks.
+func (p *performer) watchMark() {
+	if p.agent.marker() == nil {
+		return
+	}
+	p.agent.jobs.Go(func() {
+		tick := time.NewTicker(markEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-p.run.ctx.Done():
+				return
+			case <-p.going:
+				return
+			case <-tick.C:
+			}
+			if mark, err := p.agent.marker().Read(); err == nil && (mark.Owner != jobs.Ours || mark.Run != p.run.ID()) {
+				p.run.cancel(errTakenOver)
+				return
+			}
+		}
+	})
+}
+
+// lock runs the lock scripts, one layer after the other.
+func (p *performer) lock(ctx context.Context) error {
+	p.enter(PhaseLock)
+	defer p.timed(PhaseLock, time.Now())
+	p.lockedSince = time.Now()
+	for _, layer := range p.inventory.Locks {
+		p.held.Locked = append(p.held.Locked, jobsOf(layer))
+		if err := p.intend(); err != nil {
+			return err
+		}
+		failpoint.Hit("before-lock")
+		if err := p.runScripts(ctx, layer, p.agent.Settings.Budgets.Lock); err != nil {
+			return err
+		}
+		failpoint.Hit("locked")
+	}
+	return nil
+}
+
+func jobsOf(scripts []jobs.Script) []string {
+	var names []string
+	for _, s := range scripts {
+		names = append(names, s.Job)
+	}
+	return names
+}
+
+// hook runs the pre-snapshot scripts.
+func (p *performer) hook(ctx context.Context) error {
+	scripts := p.inventory.Scripts[jobs.PreSnapshot]
+	if len(scripts) == 0 {
+		return nil
+	}
+	p.enter(PhasePreSnapshot)
+	defer p.timed(PhasePreSnapshot, time.Now())
+	p.held.Hooked = true
+	if err := p.intend(); err != nil {
+		return err
+	}
+	failpoint.Hit("before-hook")
+	defer failpoint.Hit("hooked")
+	return p.runScripts(ctx, scripts, p.agent.Settings.Budgets.Lock)
+}
+
+// writersLeft tells, once the services are stopped, of processes that may still
+// write to the disks.
+func (p *performer) writersLeft() error {
+	if p.record.Plan.Level != LevelStop {
+		return nil
+	}
+	left, err := p.agent.System.Writers(p.record.Plan.Filesystems)
+	if err != nil {
+		return fmt.Errorf("cannot tell who else writes to the disks: %w", err)
+	}
+	var all []string
+	for _, w := range left {
+		all = append(all, w.String())
+	}
+	switch {
+	case len(all) == 0:
+		return nil
+	case p.agent.Settings.Processes.FailOnWriters:
+		return fmt.Errorf("processes that no supervisor knows may write to the disks: %s", strings.Join(all, "; "))
+	}
+	p.note("processes that no supervisor knows may write to the disks: " + strings.Join(all, "; "))
+	return nil
+}
