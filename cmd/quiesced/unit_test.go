@@ -29,15 +29,15 @@ type unit struct {
 }
 
 // newUnit boots a machine with the programs and the unit installed, and what
-// dropIn says for it in a drop-in.
-func newUnit(t *testing.T, dropIn func(*unit) string) *unit {
+// dropIn says for it in a drop-in. change edits the configuration's text.
+func newUnit(t *testing.T, dropIn func(*unit) string, change ...func(string) string) *unit {
 	t.Helper()
 	w := newWorld(t)
 	w.script("cid=$(cat $dir/cid)\ntouch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" +
 		`printf '{"result":"%s","error":null,"log":""}\n' $cid` + "\n")
-	w.configure(func(text string) string {
+	w.configure(append(change, func(text string) string {
 		return strings.Replace(text, filepath.Join(w.dir, "run", "q.sock"), "/run/quiesced/quiesced.sock", 1)
-	})
+	})...)
 	u := &unit{world: w}
 	u.m = systemdtest.Boot(t, w.dir, func(root string) {
 		for _, name := range []string{"quiesced", "quiesced-guard"} {
