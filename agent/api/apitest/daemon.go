@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,15 +89,8 @@ func StartFreezing(t testing.TB, change ...func(*agent.Settings)) *Daemon {
 func StartSupervised(t testing.TB, s jobs.Supervisor, change ...func(*agent.Settings)) *Daemon {
 	t.Helper()
 	dir := t.TempDir()
-	executable := filepath.Join(dir, "quiesced-guard")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", executable, "github.com/quiesced/quiesced/cmd/quiesced-guard")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the guard: %v\n%s", err, out)
-	}
-	binary, err := guard.OpenBinary(executable)
+	binary, err := guardBinary()
 	must(t, err)
-	t.Cleanup(func() { must(t, binary.Close()) })
 	disk, err := loopfs.Make(dir, "store", "ext4", 16<<20)
 	must(t, err)
 	t.Cleanup(func() { must(t, disk.Close()) })
@@ -105,6 +99,23 @@ func StartSupervised(t testing.TB, s jobs.Supervisor, change ...func(*agent.Sett
 	t.Cleanup(thawed)
 	return start(t, disk.Mount, binary, s, agent.LevelFreeze, change)
 }
+
+// guardBinary builds the guard, once. It is run through its descriptor, so nothing
+// of it stays in the file system.
+var guardBinary = sync.OnceValues(func() (*guard.Binary, error) {
+	dir, err := os.MkdirTemp("", "apitest-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	executable := filepath.Join(dir, "quiesced-guard")
+	build := exec.Command("go", "build", "-o", executable, "github.com/quiesced/quiesced/cmd/quiesced-guard")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot build the guard: %w: %s", err, out)
+	}
+	return guard.OpenBinary(executable)
+})
 
 func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, level agent.Level, change []func(*agent.Settings)) *Daemon {
 	t.Helper()
