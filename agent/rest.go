@@ -277,19 +277,20 @@ func (p *performer) writersLeft() error {
 		return nil
 	}
 	left, err := p.agent.System.Writers(p.record.Plan.Filesystems)
-	if err != nil {
-		return fmt.Errorf("cannot tell who else writes to the disks: %w", err)
-	}
 	var all []string
 	for _, w := range left {
-		all = append(all, w.String())
+		all = append(all, fmt.Sprintf("%s (pid %d) has %s open", w.Command, w.PID, w.Path))
 	}
-	switch {
-	case len(all) == 0:
+	if err != nil {
+		all = append(all, err.Error())
+	}
+	if len(all) == 0 {
 		return nil
-	case p.agent.Settings.Processes.FailOnWriters:
-		return fmt.Errorf("processes that no supervisor knows may write to the disks: %s", strings.Join(all, "; "))
 	}
-	p.note("processes that no supervisor knows may write to the disks: " + strings.Join(all, "; "))
+	what := "processes that no supervisor knows may write to the disks: " + strings.Join(all, "; ")
+	if p.agent.Settings.Processes.FailOnWriters {
+		return errors.New(what)
+	}
+	p.note(what)
 	return nil
 }
