@@ -76,6 +76,8 @@ type world struct {
 	ended  chan struct{} // closed when the daemon has been waited for
 	log    *bytes.Buffer // of daemons that ended
 	logTo  *os.File      // where the daemon logs instead, nil for log
+
+	stopThaw func() // calls off what thaws the disk in time
 }
 
 // safetyThaw is after how long a frozen disk is thawed from outside, come what
@@ -86,26 +88,44 @@ const safetyThaw = 40 * time.Second
 // configuration's text.
 func newWorld(t testing.TB, change ...func(string) string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), cid: "disk-1"}
-	root, err := os.MkdirTemp(host, "cpi-")
+	w := newWorldOn(t, t.TempDir(), host, "ext4", 32<<20)
+	w.configure(change...)
+	return w
+}
+
+// newWorldOn makes a world in a directory, whose disk has a filesystem of a type and
+// size. Its image lies on another filesystem, as does what the CPI makes.
+func newWorldOn(t testing.TB, dir, images, fstype string, size int64) *world {
+	t.Helper()
+	w := &world{t: t, dir: dir, cid: "disk-1"}
+	root, err := os.MkdirTemp(images, "cpi-")
 	w.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	w.root = root
 	w.must(os.Mkdir(filepath.Join(root, "disks"), 0o700))
 	image := filepath.Join(root, "disks", w.cid+".img")
 	w.must(os.WriteFile(image, nil, 0o600))
-	w.must(os.Truncate(image, 32<<20))
-	w.must(loopfs.Format(image, "ext4"))
+	w.must(os.Truncate(image, size))
+	w.must(loopfs.Format(image, fstype))
 	w.store = filepath.Join(w.dir, "store")
 	w.must(loopfs.Mount(image, w.store))
 	t.Cleanup(func() { w.must(loopfs.Unmount(w.store)) })
-	stop, err := loopfs.ThawAfter(w.store, safetyThaw)
-	w.must(err)
-	t.Cleanup(stop)
+	w.thawAfter(safetyThaw)
+	t.Cleanup(func() { w.stopThaw() })
 	t.Cleanup(w.end)
 	w.cpi = filepath.Join(binaries, "local-cpi")
-	w.configure(change...)
 	return w
+}
+
+// thawAfter has the disk thawed from outside after a time, come what may.
+func (w *world) thawAfter(after time.Duration) {
+	w.t.Helper()
+	if w.stopThaw != nil {
+		w.stopThaw()
+	}
+	var err error
+	w.stopThaw, err = loopfs.ThawAfter(w.store, after)
+	w.must(err)
 }
 
 const worldConfig = `enable_snapshots: true

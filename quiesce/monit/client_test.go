@@ -77,6 +77,17 @@ func TestAServiceThatIsNotMonitoredAndRunsIsUnmonitored(t *testing.T) {
 	until(t, b.Supervisor(), "a", jobs.Stopped)
 }
 
+// PostgreSQL writes more lines below the pid. Monit reads the first.
+func TestAPIDFileMaySayMoreThanThePID(t *testing.T) {
+	s := jobstest.Service{Name: "a"}
+	b, c := real(t, "", s)
+	must(t, c.Unmonitor(within(t, minute), []string{"a"}))
+	pid, err := os.ReadFile(b.monit.PIDFile("a"))
+	must(t, err)
+	must(t, os.WriteFile(b.monit.PIDFile("a"), append(pid, "/var/vcap/store/postgres\n1790000000\n5432\n/var/vcap/sys/run/postgres\n\nready   \n"...), 0o600))
+	until(t, b.Supervisor(), "a", jobs.Unmonitored)
+}
+
 // The pid of a file that is older than the process is another's.
 func TestAnOldPIDFileNamesNoProcess(t *testing.T) {
 	s := jobstest.Service{Name: "a"}

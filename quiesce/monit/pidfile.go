@@ -32,18 +32,23 @@ func (c *Client) fromPIDFile(ctx context.Context, service string) (jobs.Process,
 	return readPIDFile(html.UnescapeString(strings.TrimSpace(string(row[1]))))
 }
 
-// readPIDFile passes over a file that is older than the process that has the pid
-// now: it was another's.
+// maxPIDFile bounds a pid file, in bytes.
+const maxPIDFile = 4096
+
+// readPIDFile reads the first line; some servers, PostgreSQL for one, write more. It
+// passes over a file that is older than the process that has the pid now: it was
+// another's.
 func readPIDFile(path string) (jobs.Process, bool) {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > 64 {
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxPIDFile {
 		return jobs.Process{}, false
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return jobs.Process{}, false
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	line, _, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil {
 		return jobs.Process{}, false
 	}

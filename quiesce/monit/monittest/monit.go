@@ -2,6 +2,7 @@ package monittest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type Service struct {
 	Program string        // runs in the foreground until SIGTERM; no arguments
 	Start   string        // if it starts in another way, that command; it writes PIDFile
 	Stop    string        // the command that stops it; "" for SIGTERM to what PIDFile names
+	PIDFile string        // "" for Monit.PIDFile
 	Timeout time.Duration // what monit grants to start and stop, whole seconds; 0 for monit's 30
 	Group   string        // "" for vcap
 	Rules   string        // more lines of the check
@@ -79,7 +81,7 @@ func (m *Monit) config() string { return filepath.Join(m.dir, "monitrc") }
 // output is where monit's standard streams go.
 func (m *Monit) output() string { return filepath.Join(m.dir, "monit.out") }
 
-// PIDFile is where a service's pid is.
+// PIDFile is where a service's pid is that says nothing else.
 func (m *Monit) PIDFile(service string) string { return filepath.Join(m.dir, service+".pid") }
 
 // Configure writes the configuration, of which monit takes notice when it starts.
@@ -98,7 +100,7 @@ func (m *Monit) Configure(services ...Service) error {
 
 // check writes a service's part of the configuration, and the scripts that it names.
 func (m *Monit) check(rc io.Writer, s Service) error {
-	pidFile := m.PIDFile(s.Name)
+	pidFile := cmp.Or(s.PIDFile, m.PIDFile(s.Name))
 	start, stop := s.Start, s.Stop
 	if start == "" {
 		start = fmt.Sprintf("%q </dev/null >/dev/null 2>&1 &\necho $! > %q.new && mv %q.new %q", s.Program, pidFile, pidFile, pidFile)
