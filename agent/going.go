@@ -56,6 +56,7 @@ func (g *going) unhook(ctx context.Context) error {
 	if err := g.scripts(ctx, jobs.PostSnapshot, g.agent.Settings.Budgets.Lock); err != nil {
 		return err
 	}
+	failpoint.Hit("unhook-unrecorded")
 	g.held.Hooked = false
 	g.save(g.held)
 	failpoint.Hit("unhooked")
@@ -71,6 +72,7 @@ func (g *going) unlock(ctx context.Context) error {
 		g.run.setPhase(PhaseUnlock)
 		failpoint.Hit("before-unlock")
 		layers[i], errs[i] = g.unlockLayer(ctx, layers[i])
+		failpoint.Hit("unlock-unrecorded")
 		g.held.Locked = slices.DeleteFunc(slices.Clone(layers), func(layer []string) bool { return len(layer) == 0 })
 		g.save(g.held)
 		failpoint.Hit("unlocked")

@@ -96,6 +96,7 @@ func (p *performer) drain(ctx context.Context) error {
 	if err := p.agent.Supervisor.Unmonitor(ctx, p.held.names()); err != nil {
 		return err
 	}
+	failpoint.Hit("unmonitored")
 	return p.agent.Scripts.Drain(ctx, p.inventory.Scripts[jobs.Drain], p.agent.Settings.Budgets.Drain, p.run.scriptTold)
 }
 
@@ -123,6 +124,7 @@ func (p *performer) countServices(ctx context.Context) error {
 func (p *performer) stopServices(ctx context.Context) error {
 	p.enter(PhaseStop)
 	defer p.timed(PhaseStop, time.Now())
+	failpoint.Hit("before-mark")
 	if m := p.agent.marker(); m != nil {
 		if err := m.Claim(p.run.ID(), p.held.names()); err != nil {
 			return err

@@ -136,6 +136,7 @@ func (g *going) startServices(ctx context.Context) (failed, down error) {
 	default:
 		return failed, down
 	}
+	failpoint.Hit("start-unrecorded")
 	g.held.Started = true
 	g.save(g.held)
 	failpoint.Hit("started")
@@ -297,6 +298,7 @@ func (g *going) stopDrained(ctx context.Context, present []string) (starting []s
 	if err := g.claim(); err != nil {
 		return starting, err
 	}
+	failpoint.Hit("before-stop-drained")
 	ctx, cancel := step(ctx, g.agent.Settings.Budgets.Stop)
 	defer cancel()
 	return starting, g.agent.Supervisor.Stop(ctx, asServices(drained), g.run.serviceTold)

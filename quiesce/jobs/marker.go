@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // Marker is the file by which two masters of one supervisor tell who stopped its
@@ -71,6 +73,7 @@ func (m Marker) Claim(run string, services []string) error {
 	text := strings.Join(append([]string{signature + run}, services...), "\n") + "\n"
 	draft := m.Path + ".new"
 	err := writeDurably(draft, text)
+	failpoint.Hit("marking")
 	if err == nil {
 		err = os.Link(draft, m.Path)
 	}
@@ -98,6 +101,7 @@ func (m Marker) Release() (Mark, error) {
 	if err != nil {
 		return Mark{}, fmt.Errorf("cannot remove the mark of stopped services: %w", err)
 	}
+	failpoint.Hit("unmarking")
 	found, err := readMark(m.aside())
 	return found, errors.Join(err, m.settle())
 }
