@@ -11,13 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
-// bed is a filesystem on which one case after the other is played, and one that
-// somebody else keeps frozen meanwhile.
+// bed is a filesystem on which one case after the other is played, with the jobs of
+// a machine beside it where a kind has any, and a filesystem that somebody else keeps
+// frozen meanwhile.
 type bed struct {
-	fstype    string
+	kind      kind
+	site      *site // nil for no jobs
 	dir       string
 	disk      *loopfs.FS
 	bystander *loopfs.FS
@@ -35,13 +38,26 @@ var sizes = map[string]int64{"ext4": 16 << 20, "xfs": loopfs.MinXFS, "btrfs": 12
 // fstypes are the filesystem types that are tested.
 var fstypes = []string{"ext4", "xfs", "btrfs"}
 
+// kind is what a bed has, and the level of the runs on it.
+type kind struct {
+	fstype string
+	level  agent.Level
+}
+
+func (k kind) String() string {
+	if k.level == agent.LevelFreeze {
+		return k.fstype
+	}
+	return string(k.level)
+}
+
 // beds lends beds.
 type beds struct {
 	t    *testing.T
 	dir  string
 	mu   sync.Mutex
-	made []*bed            // guarded by mu
-	free map[string][]*bed // guarded by mu
+	made []*bed          // guarded by mu
+	free map[kind][]*bed // guarded by mu
 }
 
 // newBeds lies in memory where there is room for images: how fast the machine's
@@ -56,33 +72,41 @@ func newBeds(t *testing.T) *beds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &beds{t: t, dir: dir, free: map[string][]*bed{}}
+	p := &beds{t: t, dir: dir, free: map[kind][]*bed{}}
 	t.Cleanup(p.close)
 	return p
 }
 
-// borrow is a bed with a filesystem of a type, a new one if none is free.
-func (p *beds) borrow(t *testing.T, fstype string) *bed {
+// borrow is a bed of a kind, a new one if none is free.
+func (p *beds) borrow(t *testing.T, k kind) *bed {
 	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if n := len(p.free[fstype]); n > 0 {
-		b := p.free[fstype][n-1]
-		p.free[fstype] = p.free[fstype][:n-1]
-		return b
-	}
-	b := &bed{fstype: fstype, dir: filepath.Join(p.dir, strconv.Itoa(len(p.made)))}
-	p.made = append(p.made, b)
-	if err := b.make(); err != nil {
-		t.Fatal(err)
+	b, isNew := p.find(k)
+	if isNew {
+		if err := b.make(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return b
 }
 
+func (p *beds) find(k kind) (b *bed, isNew bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free[k]); n > 0 {
+		b := p.free[k][n-1]
+		p.free[k] = p.free[k][:n-1]
+		return b, false
+	}
+	b = &bed{kind: k, dir: filepath.Join(p.dir, strconv.Itoa(len(p.made)))}
+	p.made = append(p.made, b)
+	return b, true
+}
+
+// giveBack is for beds that are as before: on others nothing more is played.
 func (p *beds) giveBack(b *bed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.free[b.fstype] = append(p.free[b.fstype], b)
+	p.free[b.kind] = append(p.free[b.kind], b)
 }
 
 func (p *beds) close() {
@@ -99,7 +123,7 @@ func (b *bed) make() (err error) {
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		return err
 	}
-	if b.disk, err = loopfs.Make(b.dir, "disk", b.fstype, sizes[b.fstype]); err != nil {
+	if b.disk, err = loopfs.Make(b.dir, "disk", b.kind.fstype, sizes[b.kind.fstype]); err != nil {
 		return err
 	}
 	if b.bystander, err = loopfs.Make(b.dir, "bystander", "ext4", 8<<20); err != nil {
@@ -107,7 +131,11 @@ func (b *bed) make() (err error) {
 	}
 	const thaw = `while kill -0 $1; do sleep 1; done; fsfreeze -u "$2"; fsfreeze -u "$3"; sleep 2; umount "$2" "$3"`
 	b.watchdog = exec.Command("sh", "-c", thaw, "sh", strconv.Itoa(os.Getpid()), b.disk.Mount, b.bystander.Mount)
-	return errors.Join(b.watchdog.Start(), b.startWriter(), b.freezeBystander())
+	if err := errors.Join(b.watchdog.Start(), b.startWriter(), b.freezeBystander()); err != nil || b.kind.level == agent.LevelFreeze {
+		return err
+	}
+	b.site, err = newSite(filepath.Join(b.dir, "site"), b.disk.Mount, b.kind.level)
+	return err
 }
 
 func (b *bed) startWriter() (err error) {
@@ -144,7 +172,7 @@ func (b *bed) bystanderFrozen() bool {
 
 // close thaws what the test froze, and removes everything.
 func (b *bed) close() error {
-	errs := []error{}
+	errs := []error{b.site.close()}
 	if b.waiter != nil {
 		errs = append(errs, exec.Command("fsfreeze", "-u", b.bystander.Mount).Run())
 		<-b.woken

@@ -19,14 +19,14 @@ var recoveryPoints = []string{"thawing", "thawed", "thaw-recorded", "taken-up", 
 
 // drawn is what a seed comes to.
 type drawn struct {
-	fstype string
+	on     kind
 	steps  []step
 	cancel time.Duration // after which the run is cancelled, 0 for not
 	second time.Duration // after which another run is asked for, 0 for not
 }
 
 func (d drawn) String() string {
-	text := []string{d.fstype}
+	text := []string{d.on.String()}
 	for _, s := range d.steps {
 		text = append(text, s.String())
 	}
@@ -42,39 +42,56 @@ func (d drawn) String() string {
 // draw is the same for the same seed.
 func draw(seed uint64) drawn {
 	r := rand.New(rand.NewPCG(seed, 0))
-	d := drawn{fstype: fstypes[r.IntN(len(fstypes))]}
-	d.steps = append(d.steps, firstStep(r))
+	d := drawn{on: someKind(r)}
+	d.steps = append(d.steps, firstStep(r, d.on))
 	if r.IntN(3) == 0 {
-		d.steps = append(d.steps, nextStep(r, d.steps[0]))
+		d.steps = append(d.steps, nextStep(r, d.on, d.steps[0]))
 	}
 	if d.steps[0].at != "" {
 		return d // the run must come to that point
 	}
 	if r.IntN(4) == 0 {
-		d.cancel = moment(r)
+		d.cancel = moment(r, d.on)
 	}
 	if r.IntN(4) == 0 {
-		d.second = moment(r)
+		d.second = moment(r, d.on)
 	}
 	return d
 }
 
-// moment is within about the time that a run takes.
-func moment(r *rand.Rand) time.Duration {
-	return time.Duration(1+r.IntN(200_000)) * time.Microsecond
+func someKind(r *rand.Rand) kind {
+	switch r.IntN(3) {
+	case 0:
+		return underMonit
+	case 1:
+		return withLocks
+	}
+	return kind{fstypes[r.IntN(len(fstypes))], agent.LevelFreeze}
 }
 
-func firstStep(r *rand.Rand) step {
+// moment is within about the time that a run takes.
+func moment(r *rand.Rand, on kind) time.Duration {
+	takes := 200 * time.Millisecond
+	if on == underMonit {
+		takes = 3 * time.Second
+	}
+	return time.Duration(1 + r.Int64N(int64(takes))).Round(time.Microsecond)
+}
+
+func firstStep(r *rand.Rand, on kind) step {
 	if r.IntN(2) == 0 {
+		if points := ofJobs[on.level]; len(points) > 0 && r.IntN(2) == 0 {
+			return step{at: points[r.IntN(len(points))], fault: everyFault[r.IntN(len(everyFault))], who: daemon}
+		}
 		all := boundaries[r.IntN(len(boundaries))].cases()
 		return all[r.IntN(len(all))]
 	}
-	return step{after: moment(r), fault: everyFault[r.IntN(len(everyFault))], who: someVictims(r)}
+	return step{after: moment(r, on), fault: everyFault[r.IntN(len(everyFault))], who: someVictims(r)}
 }
 
 // nextStep comes soon after the first, or hits the recovery from it.
-func nextStep(r *rand.Rand, first step) step {
-	s := step{after: moment(r) / 4, fault: everyFault[r.IntN(len(everyFault))], who: someVictims(r)}
+func nextStep(r *rand.Rand, on kind, first step) step {
+	s := step{after: moment(r, on) / 4, fault: everyFault[r.IntN(len(everyFault))], who: someVictims(r)}
 	if first.mortal() && r.IntN(2) == 0 {
 		s.at, s.who = recoveryPoints[r.IntN(len(recoveryPoints))], daemon
 	}
@@ -113,11 +130,11 @@ func TestCampaign(t *testing.T) {
 
 // playDrawn plays what was drawn and checks what must hold after.
 func (p *beds) playDrawn(t *testing.T, d drawn, made, clean *atomic.Int64) {
-	p.use(t, d.fstype, func(v *vm) error {
+	p.use(t, d.on, func(v *vm) error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		after(d.cancel, func() { _ = v.client.Cancel(ctx, runID) })
-		after(d.second, func() { _, _ = v.client.Take(ctx, agent.Request{ID: "second", Level: agent.LevelFreeze, Wait: true}) })
+		after(d.second, func() { _, _ = v.client.Take(ctx, agent.Request{ID: "second", Level: d.on.level, Wait: true}) })
 		if err := v.play(d.steps, d.steps[0].held()...); err != nil {
 			return err
 		}
@@ -134,7 +151,7 @@ func (p *beds) playDrawn(t *testing.T, d drawn, made, clean *atomic.Int64) {
 				clean.Add(1)
 			}
 		}
-		return v.check(d.unrecorded())
+		return v.check(d.unrecorded(), hardships{anything: true})
 	})
 }
 

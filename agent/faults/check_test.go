@@ -20,7 +20,7 @@ const soon = 3 * time.Second
 
 // check asserts what must hold after a fault, from outside. unrecorded says that
 // the run may have been cut off before its record was durable.
-func (v *vm) check(unrecorded bool) error {
+func (v *vm) check(unrecorded bool, h hardships) error {
 	if !v.bed.writable(soon) {
 		return errors.New("THE FILESYSTEM CANNOT BE WRITTEN TO")
 	}
@@ -35,7 +35,7 @@ func (v *vm) check(unrecorded bool) error {
 	if len(reports) > 1 || len(reports) == 0 && !unrecorded {
 		return fmt.Errorf("there are %d reports of the run", len(reports))
 	}
-	errs := []error{v.checkCatalogue(), v.checkLeftovers()}
+	errs := []error{v.checkJobs(h), v.checkCatalogue(), v.checkLeftovers()}
 	if !v.bed.bystanderFrozen() {
 		errs = append(errs, errors.New("THE BYSTANDER WAS THAWED"))
 	}
@@ -70,7 +70,7 @@ func (v *vm) checkCatalogue() error {
 		switch {
 		case ok && s.Clean:
 			errs = append(errs, v.checkClean(words))
-		case !ok && (answered[words[0]] || unresolved == 0):
+		case !ok && !v.lost && (answered[words[0]] || unresolved == 0):
 			errs = append(errs, fmt.Errorf("SNAPSHOT %s IS LOST, catalogue: %+v", words[0], snapshots))
 		}
 	}
@@ -164,6 +164,9 @@ func (v *vm) checkRepetition(reports []wire.Report) error {
 // checkNextRun takes a snapshot that nothing disturbs; under the same id, if that
 // run is not known.
 func (v *vm) checkNextRun(same bool) error {
+	if err := v.bed.site.reset(); err != nil {
+		return err
+	}
 	id := "next"
 	if same {
 		id = runID
@@ -178,5 +181,5 @@ func (v *vm) checkNextRun(same bool) error {
 	if r := reports[0]; r.Outcome != "succeeded" || !r.Clean {
 		return fmt.Errorf("the next run is %+v", r)
 	}
-	return errors.Join(v.checkCatalogue(), v.checkLeftovers())
+	return errors.Join(v.checkJobs(hardships{}), v.checkCatalogue(), v.checkLeftovers())
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/quiesced/quiesced/agent"
 )
 
 // boundary is a failpoint, and which processes there are when somebody is held
@@ -75,7 +77,7 @@ func TestMatrix(t *testing.T) {
 			for _, fstype := range fstypes {
 				t.Run(fstype+": "+s.String(), func(t *testing.T) {
 					t.Parallel()
-					pool.play(t, fstype, []step{s}, s.held()...)
+					pool.play(t, kind{fstype, agent.LevelFreeze}, []step{s}, s.held()...)
 				})
 			}
 		}
@@ -83,19 +85,18 @@ func TestMatrix(t *testing.T) {
 }
 
 // play plays steps on a bed and checks what must hold after.
-func (p *beds) play(t *testing.T, fstype string, steps []step, held ...string) {
-	p.use(t, fstype, func(v *vm) error {
+func (p *beds) play(t *testing.T, k kind, steps []step, held ...string) {
+	p.use(t, k, func(v *vm) error {
 		if err := v.play(steps, held...); err != nil {
 			return err
 		}
-		return v.check(slices.ContainsFunc(steps, step.early))
+		return v.check(slices.ContainsFunc(steps, step.early), hardshipsOf(steps))
 	})
 }
 
 // use runs a daemon on a bed for a case.
-func (p *beds) use(t *testing.T, fstype string, play func(*vm) error) {
-	b := p.borrow(t, fstype)
-	defer p.giveBack(b)
+func (p *beds) use(t *testing.T, k kind, play func(*vm) error) {
+	b := p.borrow(t, k)
 	v, err := newVM(b)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,9 @@ func (p *beds) use(t *testing.T, fstype string, play func(*vm) error) {
 	if ended := v.close(); err != nil || ended != nil {
 		t.Error(errors.Join(err, ended))
 		v.tell(t)
+		return
 	}
+	p.giveBack(b)
 }
 
 // early says that the step may cut a run off before it is recorded.
@@ -116,5 +119,9 @@ func (v *vm) tell(t *testing.T) {
 	for _, name := range []string{"log", "made", "answered"} {
 		text, _ := os.ReadFile(filepath.Join(v.dir, name))
 		t.Logf("%s:\n%s", name, text)
+	}
+	if v.bed.site != nil {
+		text, _ := os.ReadFile(filepath.Join(v.bed.site.dir, "did"))
+		t.Logf("what scripts did:\n%s", text)
 	}
 }

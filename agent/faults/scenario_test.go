@@ -41,6 +41,10 @@ const (
 	stopped fault = "stopped for a while"
 	ended   fault = "terminated"
 	starved fault = "starved"
+
+	// These are for the daemon alone, and kill it.
+	lost      fault = "killed and the state directory lost"
+	forgotten fault = "killed and all but the services' mark lost"
 )
 
 var everyFault = []fault{killed, stopped, ended, starved}
@@ -55,6 +59,7 @@ type step struct {
 	after time.Duration // the moment, from the step before
 	fault fault
 	who   victims
+	sure  bool // it must find its point, even if it is not the first step
 }
 
 func (s step) String() string {
@@ -155,7 +160,7 @@ func (v *vm) find(who victims) ([]victim, error) {
 // neither sees the other's end.
 func (v *vm) hit(found []victim, s step) {
 	switch s.fault {
-	case killed:
+	case killed, lost, forgotten:
 		if len(found) > 1 {
 			signalAll(found, unix.SIGSTOP)
 		}
@@ -207,13 +212,19 @@ func (v *vm) play(steps []step, held ...string) error {
 	asked := v.begin(runID)
 	limit := patience
 	for i, s := range steps {
-		if err := v.inflict(s, limit); err != nil && i == 0 && s.at != "" {
+		if s.sure {
+			limit = patience
+		}
+		if err := v.inflict(s, limit); err != nil && (i == 0 || s.sure) && s.at != "" {
 			return err
 		}
 		if s.mortal() {
 			if err := v.awaitEnd(s.fault == starved); err != nil {
 				return err
 			}
+		}
+		if err := v.lose(s.fault); err != nil {
+			return err
 		}
 		if err := errors.Join(v.armFor(steps, i+1), v.restart()); err != nil {
 			return err
@@ -222,6 +233,19 @@ func (v *vm) play(steps []step, held ...string) error {
 	}
 	<-asked
 	return errors.Join(v.restart(), v.answers())
+}
+
+// lose removes what a dead daemon had recorded, as far as the fault goes.
+func (v *vm) lose(f fault) error {
+	if f != lost && f != forgotten {
+		return nil
+	}
+	v.lost = true
+	err := os.RemoveAll(filepath.Join(v.dir, "state"))
+	if f == forgotten {
+		err = errors.Join(err, os.Remove(filepath.Join(v.dir, "run", "jobs-held.json")))
+	}
+	return err
 }
 
 // armFor arms the point of a step, if there is one.

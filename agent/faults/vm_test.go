@@ -32,6 +32,7 @@ type vm struct {
 	daemon *exec.Cmd
 	ended  chan struct{} // closed when the daemon has been waited for
 	thawed func()        // ends the safety thaw
+	lost   bool          // what the daemon had recorded was removed
 }
 
 const config = `enable_snapshots: true
@@ -40,9 +41,9 @@ listen: {socket: %[1]s/run/q.sock, metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: agent-1}
 disks: [{cid: disk-1, mounts: [%[2]s]}]
 cpi: {path: %[1]s/cpi}
-budgets: {pre_sync: 10s, frozen: 3s, snapshot: 8s, resume: 10s}
+budgets: {pre_stop: 2s, drain: 2s, stop: 10s, lock: 2s, pre_sync: 10s, frozen: 3s, snapshot: 8s, resume: 10s}
 log: {level: debug}
-`
+%[3]s`
 
 // script is the CPI. It has failpoints, too, and keeps a list of the snapshots
 // that it made, each with the time before and the time after, and one of those
@@ -89,8 +90,8 @@ func newVM(b *bed) (*vm, error) {
 		return nil, err
 	}
 	return v, errors.Join(
-		b.log.Truncate(0),
-		os.WriteFile(filepath.Join(v.dir, "q.yml"), fmt.Appendf(nil, config, v.dir, b.disk.Mount), 0o600),
+		b.log.Truncate(0), b.site.reset(),
+		os.WriteFile(filepath.Join(v.dir, "q.yml"), fmt.Appendf(nil, config, v.dir, b.disk.Mount, b.site.config()), 0o600),
 		os.WriteFile(filepath.Join(v.dir, "cpi"), fmt.Appendf(nil, script, v.dir), 0o700),
 		v.start(), v.answers())
 }
@@ -145,7 +146,7 @@ func (v *vm) begin(id string) chan error {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_, err := v.client.Take(ctx, agent.Request{ID: id, Level: agent.LevelFreeze, Wait: true})
+		_, err := v.client.Take(ctx, agent.Request{ID: id, Level: v.bed.kind.level, Wait: true})
 		answered <- err
 		close(answered)
 	}()

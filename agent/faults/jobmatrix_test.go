@@ -1,0 +1,118 @@
+package faults_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/quiesced/quiesced/agent"
+)
+
+// freezing are the boundaries of the freeze within a run that holds jobs.
+var freezing = func() (points []string) {
+	from := slices.IndexFunc(boundaries, func(b boundary) bool { return b.point == "guard-ready" })
+	to := slices.IndexFunc(boundaries, func(b boundary) bool { return b.point == "after-thaw" })
+	for _, b := range boundaries[from : to+1] {
+		points = append(points, b.point)
+	}
+	return points
+}()
+
+// stopping and locking are the boundaries of a run that holds jobs, in its order.
+var (
+	stopping = slices.Concat(
+		[]string{
+			"before-pre-stop", "pre-stopped", "before-drain", "unmonitored", "drained", "before-mark", "marking", "marked",
+			"before-stop", "stopped", "before-post-stop", "post-stopped", "before-hook", "hooked",
+		},
+		freezing,
+		[]string{
+			"before-unhook", "unhook-unrecorded", "unhooked", "before-pre-start", "before-start", "start-unrecorded",
+			"started", "unmarking", "unmarked", "before-post-start", "post-started",
+		},
+	)
+	locking = slices.Concat(
+		[]string{"before-lock", "locked", "before-hook", "hooked"},
+		freezing,
+		[]string{"before-unhook", "unhook-unrecorded", "unhooked", "before-unlock", "unlock-unrecorded", "unlocked"},
+	)
+)
+
+// marked are the boundaries at which the services' mark is there.
+var marked = stopping[slices.Index(stopping, "marked") : slices.Index(stopping, "unmarking")+1]
+
+// ofJobs are the boundaries of a level that no run at another one comes to.
+var ofJobs = map[agent.Level][]string{
+	agent.LevelStop: slices.DeleteFunc(slices.Clone(stopping), inFreeze),
+	agent.LevelLock: slices.DeleteFunc(slices.Clone(locking), inFreeze),
+}
+
+func inFreeze(point string) bool { return slices.Contains(freezing, point) }
+
+// The kinds of bed for runs that hold jobs.
+var (
+	underMonit = kind{"ext4", agent.LevelStop}
+	withLocks  = kind{"ext4", agent.LevelLock}
+)
+
+func TestMatrixOfJobs(t *testing.T) {
+	pool := newBeds(t)
+	for _, f := range []fault{killed, lost, ended, forgotten} {
+		for _, point := range stopping {
+			if f != forgotten || slices.Contains(marked, point) {
+				pool.playJobs(t, underMonit, step{at: point, fault: f, who: daemon})
+			}
+		}
+		for _, point := range locking {
+			if f != forgotten {
+				pool.playJobs(t, withLocks, step{at: point, fault: f, who: daemon})
+			}
+		}
+	}
+}
+
+// TestMatrixOfRecoveries has the daemon killed again while it undoes what one before
+// it left behind.
+func TestMatrixOfRecoveries(t *testing.T) {
+	pool := newBeds(t)
+	for _, c := range []struct {
+		on      kind
+		first   string
+		seconds []string
+	}{
+		{underMonit, "pre-stopped", []string{"before-post-start", "post-started"}},
+		{underMonit, "unmonitored", []string{"marking", "before-stop-drained", "before-start", "unmarked"}},
+		{underMonit, "frozen", stopping[slices.Index(stopping, "before-unhook"):]},
+		{underMonit, "unmarking", []string{"before-start", "before-post-start"}},
+		{withLocks, "locked", []string{"before-unlock", "unlock-unrecorded"}},
+		{withLocks, "frozen", locking[slices.Index(locking, "before-unhook"):]},
+		{withLocks, "unlocked", []string{"before-unlock", "unlock-unrecorded", "unlocked"}},
+	} {
+		for _, second := range c.seconds {
+			for _, f := range []fault{killed, lost} {
+				pool.playJobs(t, c.on,
+					step{at: c.first, fault: killed, who: daemon}, step{at: second, fault: f, who: daemon, sure: true})
+			}
+		}
+	}
+}
+
+func (p *beds) playJobs(t *testing.T, k kind, steps ...step) {
+	t.Helper()
+	name := k.String() + ": " + steps[0].String()
+	for _, s := range steps[1:] {
+		name += ", " + s.String()
+	}
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		p.play(t, k, steps)
+	})
+}
+
+// hardshipsOf are what steps excuse.
+func hardshipsOf(steps []step) (h hardships) {
+	for _, s := range steps {
+		h.markAlone = h.markAlone || s.fault == forgotten
+		h.unlocking = h.unlocking || s.at == "unlock-unrecorded" && s.mortal()
+	}
+	return h
+}
