@@ -127,15 +127,26 @@ func (v *vm) checkLeftovers() error {
 // processes are those that the case's daemons and CPIs started, and others of
 // its own but the present daemon. A zombie has neither environment nor arguments.
 func (v *vm) processes() (found []string) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		if dir == fmt.Sprintf("/proc/%d", v.daemon.Process.Pid) {
+	for pid, arguments := range commands() {
+		if pid == v.daemon.Process.Pid {
 			continue
 		}
-		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
-		arguments, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if strings.Contains(string(environment), v.points+"\x00") || strings.Contains(string(arguments), v.dir+"/cpi\x00") {
-			found = append(found, dir[len("/proc/"):]+" "+strings.ReplaceAll(string(arguments), "\x00", " "))
+		environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if strings.Contains(string(environment), v.points+"\x00") || strings.Contains(arguments, v.dir+"/cpi\x00") || v.bed.site.isScript(arguments) {
+			found = append(found, fmt.Sprint(pid, " ", strings.ReplaceAll(arguments, "\x00", " ")))
+		}
+	}
+	return found
+}
+
+// commands are the arguments of every process, each ended by a NUL, by its pid.
+func commands() map[int]string {
+	found := map[int]string{}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			arguments, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+			found[pid] = string(arguments)
 		}
 	}
 	return found

@@ -131,13 +131,21 @@ func (s *site) startServices(disk string) (err error) {
 		s.asBefore())
 }
 
-// reset forgets what scripts did, before a run.
+// forget forgets what scripts did, before a case.
+func (s *site) forget() error {
+	if s == nil {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(filepath.Join(s.dir, "late")), s.reset())
+}
+
+// reset forgets what scripts of a run did.
 func (s *site) reset() error {
 	if s == nil {
 		return nil
 	}
 	var errs []error
-	for _, pattern := range []string{"did", "drained/*", "faults/*"} {
+	for _, pattern := range []string{"did", "atwork", "drained/*", "faults/*"} {
 		found, _ := filepath.Glob(filepath.Join(s.dir, pattern))
 		for _, path := range found {
 			errs = append(errs, os.Remove(path))

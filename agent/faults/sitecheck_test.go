@@ -19,10 +19,15 @@ import (
 
 // hardships are what a case had happen that excuses something.
 type hardships struct {
-	markAlone bool // nothing but the mark was left of what was known
-	unlocking bool // an unlock script was cut off, or what it did was not recorded
-	unlock    bool // an unlock script failed, which is tried again out of turn
-	anything  bool // there were any number of runs and faults
+	markAlone bool   // nothing but the mark was left of what was known
+	unlocking bool   // what an unlock script had done was not recorded
+	anything  bool   // there were any number of runs and faults
+	script    string // failed, or was cut off, in its run of one job
+}
+
+// once says that a script failed that is run once all the same.
+func (h hardships) once(script string) bool {
+	return h.script == script && (script == jobs.PreStart || script == jobs.PostStart)
 }
 
 // checkJobs asserts that the jobs are as they were before, of a site that has any.
@@ -54,23 +59,22 @@ func (s *site) asBefore() error {
 	if s.monit == nil {
 		return nil
 	}
-	diff := "monit does not answer"
-	err := within(soon, "the services are as before", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), soon)
-		defer cancel()
-		all, err := s.client.Services(ctx)
-		if err != nil {
-			return false
-		}
-		found := map[string]jobs.State{}
-		for _, one := range all {
-			found[one.Name] = one.State
-		}
-		diff = cmp.Diff(services, found)
-		return diff == ""
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, err := s.client.Services(ctx)
 	if err != nil {
+		return err
+	}
+	found := map[string]jobs.State{}
+	for _, one := range all {
+		found[one.Name] = one.State
+	}
+	if diff := cmp.Diff(services, found); diff != "" {
 		return fmt.Errorf("SERVICES ARE NOT AS BEFORE: -want +got:\n%s", diff)
+	}
+	// A new process has the name of what starts it for a moment.
+	if within(soon, "all processes are there", func() bool { return s.checkProcesses() == nil }) == nil {
+		return nil
 	}
 	return s.checkProcesses()
 }
@@ -79,8 +83,9 @@ func (s *site) asBefore() error {
 // and what was drained is not in use any more.
 func (s *site) checkProcesses() error {
 	var errs []error
+	running := commands()
 	for _, name := range slices.Sorted(maps.Keys(services)) {
-		found := s.processes(name)
+		found := s.processes(running, name)
 		want := 1
 		if services[name] == jobs.Stopped {
 			want = 0
@@ -96,17 +101,19 @@ func (s *site) checkProcesses() error {
 	return errors.Join(errs...)
 }
 
-// processes are the pids of a service's program.
-func (s *site) processes(service string) (found []int) {
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range files {
-		arguments, _ := os.ReadFile(file)
-		if strings.HasSuffix(string(arguments), s.program(service)+"\x00") {
-			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+// processes are the pids of a service's program, among commands.
+func (s *site) processes(running map[int]string, service string) (found []int) {
+	for pid, arguments := range running {
+		if strings.HasSuffix(arguments, s.program(service)+"\x00") {
 			found = append(found, pid)
 		}
 	}
 	return found
+}
+
+// isScript says whether a command is a script of a job, or was started by one.
+func (s *site) isScript(arguments string) bool {
+	return s != nil && strings.Contains(arguments, s.dir+"/jobs/")
 }
 
 // undoneBy are the scripts of the same job that have to have ended after another
@@ -126,7 +133,7 @@ func (s *site) checkUndone(h hardships) error {
 	for i, e := range all {
 		for _, undo := range undoneBy[e.name] {
 			after := func(o event) bool { return o == event{undo, e.job, "ends"} }
-			excused := h.markAlone && undo == jobs.PostSnapshot
+			excused := h.markAlone && undo == jobs.PostSnapshot || h.once(undo)
 			if e.what == "begins" && !excused && !slices.ContainsFunc(all[i:], after) {
 				errs = append(errs, fmt.Errorf("NO %s OF JOB %q AFTER ITS %s", undo, e.job, e.name))
 			}
@@ -149,7 +156,7 @@ func (s *site) checkLocks(h hardships) error {
 	for _, job := range slices.Concat(layers...) {
 		took, released := times[event{jobs.Lock, job, "begins"}], times[event{jobs.Unlock, job, "begins"}]
 		most := 1
-		if h.unlocking || h.unlock || h.anything {
+		if h.unlocking || h.script == jobs.Unlock || h.anything {
 			most = 2
 		}
 		if took > 1 || released > most || took > released {
@@ -176,7 +183,7 @@ func (s *site) checkLockOrder(h hardships) error {
 				errs = append(errs, fmt.Errorf("job %q was locked before %q", after, before))
 			}
 			at := first(event{jobs.Unlock, before, "begins"})
-			if at >= 0 && first(event{jobs.Lock, after, "begins"}) >= 0 && !h.unlock && at < last(event{jobs.Unlock, after, "ends"}) {
+			if at >= 0 && first(event{jobs.Lock, after, "begins"}) >= 0 && h.script != jobs.Unlock && at < last(event{jobs.Unlock, after, "ends"}) {
 				errs = append(errs, fmt.Errorf("job %q was unlocked before %q", before, after))
 			}
 		}

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait for something that should come.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // vm is the configuration, the CPI and the daemon of one case.
 type vm struct {
@@ -41,7 +41,7 @@ listen: {socket: %[1]s/run/q.sock, metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: agent-1}
 disks: [{cid: disk-1, mounts: [%[2]s]}]
 cpi: {path: %[1]s/cpi}
-budgets: {pre_stop: 2s, drain: 2s, stop: 10s, lock: 2s, pre_sync: 10s, frozen: 3s, snapshot: 8s, resume: 10s}
+budgets: {pre_stop: 10s, drain: 10s, stop: 20s, lock: 10s, pre_sync: 10s, frozen: 3s, snapshot: 8s, resume: 20s}
 log: {level: debug}
 %[3]s`
 
@@ -90,7 +90,7 @@ func newVM(b *bed) (*vm, error) {
 		return nil, err
 	}
 	return v, errors.Join(
-		b.log.Truncate(0), b.site.reset(),
+		b.log.Truncate(0), b.site.forget(),
 		os.WriteFile(filepath.Join(v.dir, "q.yml"), fmt.Appendf(nil, config, v.dir, b.disk.Mount, b.site.config()), 0o600),
 		os.WriteFile(filepath.Join(v.dir, "cpi"), fmt.Appendf(nil, script, v.dir), 0o700),
 		v.start(), v.answers())
