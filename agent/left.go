@@ -134,8 +134,8 @@ func (a *Agent) updateHeld(h Held) {
 }
 
 // heldBefore is what an earlier daemon held of the jobs, nil for nothing, by what is
-// kept beside the socket, or by the services' mark where even that is lost. Records
-// know it, too, after a reboot.
+// kept beside the socket, or by the services' mark where even that is lost: what still
+// runs then was drained, for all we know. Records know it, too, after a reboot.
 func (a *Agent) heldBefore(records []Record) (*Held, error) {
 	h, ok, err := a.Held.Get()
 	if err != nil {
@@ -154,8 +154,13 @@ func (a *Agent) heldBefore(records []Record) (*Held, error) {
 		return nil, err
 	}
 	h = Held{Run: mark.Run, Level: LevelStop, Trigger: TriggerManual, Stopped: true}
+	now, err := a.Supervisor.Services(a.lifetime)
+	if err != nil {
+		a.Log.Warn("services that still run may have been drained, and are not started anew", "run", mark.Run, "error", err)
+	}
 	for _, name := range mark.Services {
-		h.Services = append(h.Services, HeldService{Name: name})
+		s, _ := serviceState(now, name)
+		h.Services = append(h.Services, HeldService{Name: name, Processes: s.Processes})
 	}
 	return &h, nil
 }
