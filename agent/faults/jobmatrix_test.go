@@ -38,7 +38,7 @@ var (
 )
 
 // marked are the boundaries at which the services' mark is there.
-var marked = stopping[slices.Index(stopping, "marked") : slices.Index(stopping, "unmarking")+1]
+var marked = stopping[slices.Index(stopping, "marked"):slices.Index(stopping, "unmarking")]
 
 // ofJobs are the boundaries of a level that no run at another one comes to.
 var ofJobs = map[agent.Level][]string{
