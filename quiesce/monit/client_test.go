@@ -80,7 +80,7 @@ func TestAServiceThatIsNotMonitoredAndRunsIsUnmonitored(t *testing.T) {
 // PostgreSQL writes more lines below the pid. Monit reads the first.
 func TestAPIDFileMaySayMoreThanThePID(t *testing.T) {
 	s := jobstest.Service{Name: "a"}
-	b, c := real(t, "", s)
+	b, c := serve(t, "", s)
 	must(t, c.Unmonitor(within(t, minute), []string{"a"}))
 	pid, err := os.ReadFile(b.monit.PIDFile("a"))
 	must(t, err)
