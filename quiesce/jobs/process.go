@@ -1,10 +1,12 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -92,9 +94,19 @@ func (c call) start(m mark, group *cgroup) (*process, error) {
 		}
 		return nil, err
 	}
+	sparedNoMore(cmd.Process.Pid)
 	p := &process{cmd: cmd, group: group, ended: make(chan error, 1)}
 	go func() { p.ended <- outcome(cmd.Wait()) }()
 	return p, nil
+}
+
+// sparedNoMore has a script, and a service that it may start, be no safer than others
+// when memory runs out, as the daemon may be by its unit.
+func sparedNoMore(pid int) {
+	const file = "/proc/%v/oom_score_adj"
+	if own, err := os.ReadFile(fmt.Sprintf(file, "self")); err == nil && bytes.HasPrefix(own, []byte("-")) {
+		_ = os.WriteFile(fmt.Sprintf(file, pid), []byte("0"), 0)
+	}
 }
 
 // startNicely starts a command with a lower priority from its first instruction
