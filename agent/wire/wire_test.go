@@ -17,6 +17,7 @@ import (
 	"github.com/quiesced/quiesced/agent/wire"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -42,7 +43,8 @@ func full() agent.Record {
 			Metadata: map[string]string{"owner": "me", "empty": ""}, AllowDegrade: true, Wait: true, By: "uid 0",
 		},
 		Plan: agent.Plan{
-			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", CPIFreezes: true,
+			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", LevelNote: "no locks",
+			JobsAtRest: true, CPIFreezes: true,
 			Disks: []quiesce.Disk{{CID: "vol-1", Mounts: []string{"/store", "/store2"}}, {CID: "vol-2", Device: "/dev/vdc", Mounts: []string{"/more"}}},
 			Filesystems: []quiesce.Filesystem{{
 				Superblock: quiesce.Superblock{Major: 254, Minor: 17}, Type: "btrfs", Path: "/store", MountID: 40,
@@ -57,6 +59,7 @@ func full() agent.Record {
 		},
 		Boot: "8e3a", Started: at(1, 123456789), Phase: agent.PhaseFreeze,
 		Calls: []agent.Call{{DiskCID: "vol-1", Dir: "/state/runs/run-1/0", Process: cpi.Process{PID: 4242, StartTime: 1<<63 + 1}}},
+		Held:  held(),
 		Freeze: &agent.FreezeEnd{
 			Broken: "deadline",
 			Thaws:  []agent.Thaw{{Mount: "/store", Cause: "deadline", State: "thawed", FrozenFor: 3 * time.Second}},
@@ -77,6 +80,34 @@ func full() agent.Record {
 			Phases:  map[agent.Phase]time.Duration{agent.PhaseFrozen: 12345 * time.Microsecond, agent.PhaseTotal: 2 * time.Second},
 			Started: at(1, 123456789), Ended: at(3, 0), Error: "cannot snapshot", Recovered: true,
 		},
+	}
+}
+
+// held is what is held of the jobs, no field left empty.
+func held() *agent.Held {
+	return &agent.Held{
+		Run: "run-1", Trigger: agent.TriggerScheduled, Level: agent.LevelStop,
+		PreStopped: true, Drained: true, Stopped: true, Started: true, Hooked: true,
+		Services: []agent.HeldService{
+			{Name: "db", Processes: []jobs.Process{{PID: 4242, StartTime: 1<<63 + 1}}, Failing: true}, {Name: "proxy"},
+		},
+		Locked: [][]string{{"web", "api"}, {"db"}},
+	}
+}
+
+func TestWhatIsHeldIsReadBackAsItWasStored(t *testing.T) {
+	doc, err := wire.MarshalHeld(*held())
+	must(t, err)
+	golden(t, "held.golden.json", doc)
+	got, err := wire.UnmarshalHeld(doc)
+	must(t, err)
+	if diff := cmp.Diff(*held(), got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	for _, doc := range []string{"", "{", "[]", `{"services":[{"processes":[{"pid":"x"}]}]}`} {
+		if _, err := wire.UnmarshalHeld([]byte(doc)); err == nil {
+			t.Errorf("%q is read", doc)
+		}
 	}
 }
 
