@@ -134,26 +134,35 @@ func (a *Agent) updateHeld(h Held) {
 }
 
 // heldBefore is what an earlier daemon held of the jobs, nil for nothing, by what is
-// kept beside the socket, or by the services' mark where even that is lost: what still
-// runs then was drained, for all we know. Records know it, too, after a reboot.
-func (a *Agent) heldBefore(records []Record) (*Held, error) {
+// kept beside the socket, or else, after a reboot, by the records, or by the services'
+// mark where all that is lost. One that cannot be read keeps nobody from the next.
+func (a *Agent) heldBefore(records []Record) *Held {
 	h, ok, err := a.Held.Get()
 	if err != nil {
-		return nil, err
+		a.Log.Error("cannot tell by the file what is held of the jobs", "error", err)
 	}
 	if ok {
-		return &h, nil
+		return &h
 	}
 	for _, r := range slices.Backward(records) {
 		if r.Held != nil {
-			return r.Held, nil
+			return r.Held
 		}
 	}
 	mark, err := a.mark()
-	if err != nil || mark.Owner != jobs.Ours {
-		return nil, err
+	if err != nil {
+		a.Log.Error("cannot tell by the mark what is held of the jobs", "error", err)
 	}
-	h = Held{Run: mark.Run, Level: LevelStop, Trigger: TriggerManual, Stopped: true}
+	if mark.Owner != jobs.Ours {
+		return nil
+	}
+	return a.heldByMark(mark)
+}
+
+// heldByMark is what a mark alone tells of. What still runs was drained, for all we
+// know.
+func (a *Agent) heldByMark(mark jobs.Mark) *Held {
+	h := Held{Run: mark.Run, Level: LevelStop, Trigger: TriggerManual, Stopped: true}
 	now, err := a.Supervisor.Services(a.lifetime)
 	if err != nil {
 		a.Log.Warn("services that still run may have been drained, and are not started anew", "run", mark.Run, "error", err)
@@ -162,5 +171,5 @@ func (a *Agent) heldBefore(records []Record) (*Held, error) {
 		s, _ := serviceState(now, name)
 		h.Services = append(h.Services, HeldService{Name: name, Processes: s.Processes})
 	}
-	return &h, nil
+	return &h
 }

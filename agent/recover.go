@@ -32,11 +32,7 @@ func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 	if err != nil {
 		return a.journalFailed(err)
 	}
-	held, err := a.heldBefore(records)
-	if err != nil {
-		return err
-	}
-	records = a.recoverHeld(records, held, left)
+	records = a.recoverHeld(records, a.heldBefore(records), left)
 	for _, r := range records {
 		if r.Report == nil {
 			a.takeUp(r, nil, left)
