@@ -14,10 +14,10 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-faults campaign demo lint fuzz bench bench-freeze deps testbed-monit root clean
+.PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze deps testbed-monit testbed-postgres root clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the binaries into build/
 	@mkdir -p build
@@ -34,6 +34,11 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 
 test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run (root)
 	go test -count=1 -timeout 12m -run TestMatrix ./agent/faults
+
+test-postgres: root deps ## snapshots of a PostgreSQL at work restored, N at each level under each supervisor, 20 if not given (root)
+	@mkdir -p build
+	@go test -count=1 -timeout 2h -v -run TestPostgreSQL ./cmd/quiesced -postgres-runs $(or $(N),20) > build/postgres.log 2>&1; status=$$?; \
+	grep -E 'postgres: |^(ok|FAIL|--- |panic:)' build/postgres.log; [ $$status = 0 ] || echo "the whole log: build/postgres.log"; exit $$status
 
 campaign: root deps ## N random faults, 1000 if not given; SEED repeats them (root)
 	@mkdir -p build
@@ -81,7 +86,14 @@ deps:
 	command -v systemd-nspawn >/dev/null || missing="$$missing systemd-container"; \
 	[ -e /lib/systemd/system/dbus.service ] || missing="$$missing dbus"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
+	@[ -x /usr/lib/postgresql/15/bin/postgres ] || $(MAKE) --no-print-directory testbed-postgres
 	@command -v monit >/dev/null || build/testbed/usr/bin/monit -V >/dev/null 2>&1 || $(MAKE) --no-print-directory testbed-monit
+
+# The package makes a cluster and starts its server, unless it is told not to. Its user is needed.
+testbed-postgres:
+	@conf=/etc/postgresql-common/createcluster.d/quiesced-tests.conf; trap 'rm -f "$$conf"' EXIT; \
+	mkdir -p $${conf%/*} && echo 'create_main_cluster = false' >$$conf && \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15; } >/dev/null
 
 # Installing the package would start a daemon: only its files are taken, and its libraries installed.
 testbed-monit:

@@ -29,7 +29,7 @@ func (d *database) attach(cid, fstype string) *restored {
 		d.t.Fatalf("cannot copy the snapshot: %v: %s", err, out)
 	}
 	d.must(os.Chmod(image, 0o600))
-	r := &restored{database: d, at: filepath.Join(d.dir, "restored")}
+	r := &restored{database: d, at: filepath.Join(d.apart, "store")}
 	var options []string
 	if fstype == "xfs" {
 		options = []string{"nouuid"} // the original is mounted too
@@ -46,7 +46,7 @@ func (r *restored) detach() {
 }
 
 func (r *restored) data() string    { return filepath.Join(r.at, "postgres") }
-func (r *restored) sockets() string { return filepath.Join(r.dir, "restored-sockets") }
+func (r *restored) sockets() string { return filepath.Join(r.apart, "sockets") }
 
 // start starts a server on the snapshot, and returns what it logged.
 func (r *restored) start() string {

@@ -18,7 +18,8 @@ const pgBin = "/usr/lib/postgresql/15/bin"
 // database is a VM with a PostgreSQL on its persistent disk.
 type database struct {
 	*world
-	vcap string // what /var/vcap is on a BOSH VM
+	vcap  string // what /var/vcap is on a BOSH VM
+	apart string // a directory that the VM does not have, for what is restored
 
 	// The supervisor's: a verb of the daemon's, and whether it says that the server runs.
 	verb       func(args ...string) result
@@ -43,7 +44,7 @@ func newDatabase(t *testing.T, fstype string) *database {
 			t.Error(err)
 		}
 	})
-	d := &database{world: newWorldOn(t, dir, images.Mount, fstype, diskSize), vcap: filepath.Join(dir, "vcap")}
+	d := &database{world: newWorldOn(t, dir, images.Mount, fstype, diskSize), vcap: filepath.Join(dir, "vcap"), apart: t.TempDir()}
 	d.must(os.Chmod(filepath.Dir(dir), 0o711)) // the server's user has to reach its files
 	for _, own := range []string{d.data(), d.sockets(), filepath.Dir(d.serverLog())} {
 		d.ownedByPostgres(own)

@@ -11,9 +11,6 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/agent/wire"
-	"github.com/quiesced/quiesced/quiesce/jobs"
-	"github.com/quiesced/quiesced/quiesce/monit"
-	"github.com/quiesced/quiesced/quiesce/monit/monittest"
 )
 
 // postgresRuns is how many snapshots are taken under each supervisor at each level.
@@ -29,29 +26,10 @@ func TestPostgreSQLUnderMonit(t *testing.T) {
 	d.playAllLevels("monit", "ext4")
 }
 
-// superviseByMonit starts the server and the daemon.
-func (d *database) superviseByMonit() {
-	d.t.Helper()
-	dir := filepath.Join(d.vcap, "monit")
-	d.must(os.MkdirAll(dir, 0o755))
-	m, err := monittest.Start(dir, monittest.Service{
-		Name: "postgres", Start: "exec " + d.ctl() + " start", Stop: "exec " + d.ctl() + " stop",
-		PIDFile: filepath.Join(d.data(), "postmaster.pid"), Timeout: 2 * time.Minute,
-	})
-	d.must(err)
-	d.t.Cleanup(func() { d.must(m.Close()) })
-	d.t.Cleanup(func() {
-		d.must(m.Kill()) // or it would start the server again
-		d.asPostgres("pg_ctl", "stop", "-w", "-t", "120", "-s", "-m", "immediate", "-D", d.data())
-	})
-	d.verb = d.run
-	supervisor := monit.New(monit.Config{URL: m.URL, UserFile: m.UserFile, Group: "vcap"})
-	d.serverRuns = func() bool {
-		all, err := supervisor.Services(d.t.Context())
-		return err == nil && len(all) == 1 && all[0].State == jobs.Running
-	}
-	d.configure(d.processes("monit", "monit: {url: "+m.URL+", user_file: "+m.UserFile+", stopped_file: "+dir+"/stopped}"))
-	d.start()
+func TestPostgreSQLUnderSystemd(t *testing.T) {
+	d := newDatabase(t, "xfs")
+	d.superviseBySystemd(t)
+	d.playAllLevels("systemd", "xfs")
 }
 
 // playAllLevels takes snapshots while clients commit, and restores each.
@@ -160,11 +138,12 @@ func (d *database) mustHaveBeenLocked(told time.Time) {
 var lostConnection = regexp.MustCompile(`terminating connection due to administrator command` +
 	`|server closed the connection unexpectedly` +
 	`|This probably means the server terminated abnormally|before or while processing the request` +
-	`|connection to server was lost` +
+	`|connection to server was lost|no connection to the server` +
 	`|connection to server on socket .* failed: (No such file or directory|Connection refused|FATAL:  the database system is (shutting down|starting up))` +
 	`|Is the server running locally and accepting connections on that socket` +
 	`|pgbench: error: (client \d+ (script 0 )?aborted in |could not create connection for setup|Run was aborted; the above results are incomplete)` +
-	`|perhaps the backend died while processing`)
+	`|perhaps the backend died while processing` +
+	`|^CONTEXT:  while `) // of what a terminated connection was at
 
 // mustHaveLost asserts that clients heard of nothing but what is allowed, nil for
 // nothing.

@@ -35,6 +35,12 @@ func newUnit(t *testing.T, dropIn func(*unit) string, change ...func(string) str
 	w := newWorld(t)
 	w.script("cid=$(cat $dir/cid)\ntouch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" +
 		`printf '{"result":"%s","error":null,"log":""}\n' $cid` + "\n")
+	return bootUnit(t, w, dropIn, change...)
+}
+
+// bootUnit does so with a world that is there.
+func bootUnit(t *testing.T, w *world, dropIn func(*unit) string, change ...func(string) string) *unit {
+	t.Helper()
 	w.configure(append(change, func(text string) string {
 		return strings.Replace(text, filepath.Join(w.dir, "run", "q.sock"), "/run/quiesced/quiesced.sock", 1)
 	})...)
