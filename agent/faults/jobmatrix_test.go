@@ -61,7 +61,7 @@ func TestMatrixOfJobs(t *testing.T) {
 		on     kind
 		points []string
 	}{
-		{killed, underMonit, stopping},
+		{killed, underMonit, sampled(stopping)},
 		{lost, underMonit, sampled(stopping)},
 		{ended, underMonit, sampled(stopping)},
 		{forgotten, underMonit, sampled(marked)},

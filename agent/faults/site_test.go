@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/quiesced/quiesced/agent"
@@ -14,7 +15,7 @@ import (
 	"github.com/quiesced/quiesced/quiesce/monit/monittest"
 )
 
-// site is the jobs of a bed. At level stop a monit of its own supervises their
+// site is the jobs of a bed, of which "db" has every script. At level stop a monit of its own supervises their
 // services; at level lock there is no supervisor. Nothing of it lies on the disk but
 // one file that a service has open.
 type site struct {
@@ -62,13 +63,8 @@ var effects = map[string]string{
 	jobs.Unlock: `rmdir $site/locked/$job 2>/dev/null`,
 }
 
-// program is a service, of two processes, that has a file on the disk open.
-const program = `#!/bin/sh
-exec 3>>%s
-trap 'kill $!; exit' TERM
-sleep 100000 3>&- &
-wait
-`
+// command starts a service, which has a file on the disk open.
+const command = `%s 100000 3>>%s </dev/null >/dev/null 2>&1 & echo $! >%s`
 
 // newSite makes the jobs of a level, and has their services be as they are before.
 func newSite(dir, disk string, level agent.Level) (*site, error) {
@@ -92,6 +88,9 @@ func (s *site) writeScripts() error {
 	var errs []error
 	for _, job := range names {
 		for _, name := range scripts[s.level] {
+			if job == "router" && name != jobs.Drain && name != jobs.Lock && name != jobs.Unlock {
+				continue
+			}
 			errs = append(errs, s.script(job, name, fmt.Sprintf(common, s.dir, job, name, effects[name])))
 		}
 		if job != "worker" {
@@ -111,21 +110,25 @@ func (s *site) program(service string) string { return filepath.Join(s.dir, "pro
 
 func (s *site) startServices(disk string) (err error) {
 	var all []monittest.Service
+	dir := filepath.Join(s.dir, "monit")
 	for name := range services {
-		text := fmt.Sprintf(program, filepath.Join(disk, name))
-		if err := os.WriteFile(s.program(name), []byte(text), 0o755); err != nil {
+		if err := os.Symlink("/bin/sleep", s.program(name)); err != nil {
 			return err
 		}
-		all = append(all, monittest.Service{Name: name, Program: s.program(name)})
+		start := fmt.Sprintf(command, s.program(name), filepath.Join(disk, name), filepath.Join(dir, name+".pid"))
+		all = append(all, monittest.Service{Name: name, Start: start})
 	}
-	if s.monit, err = monittest.Start(filepath.Join(s.dir, "monit"), all...); err != nil {
+	if s.monit, err = monittest.Start(dir, all...); err != nil {
 		return err
 	}
 	s.client = monit.New(monit.Config{URL: s.monit.URL, UserFile: s.monit.UserFile})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return errors.Join(
-		s.client.Start(ctx, []string{"db", "router", "stopped", "unmonitored"}, nil),
+	err = eventually("monit has started all services", func() bool {
+		now, err := s.client.Services(ctx)
+		return err == nil && !slices.ContainsFunc(now, func(one jobs.Service) bool { return one.State != jobs.Running })
+	})
+	return errors.Join(err,
 		s.client.Stop(ctx, []jobs.Service{{Name: "stopped"}}, nil),
 		s.client.Unmonitor(ctx, []string{"unmonitored"}),
 		s.asBefore())

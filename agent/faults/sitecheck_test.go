@@ -104,7 +104,7 @@ func (s *site) checkProcesses() error {
 // processes are the pids of a service's program, among commands.
 func (s *site) processes(running map[int]string, service string) (found []int) {
 	for pid, arguments := range running {
-		if strings.HasSuffix(arguments, s.program(service)+"\x00") {
+		if strings.HasPrefix(arguments, s.program(service)+"\x00") {
 			found = append(found, pid)
 		}
 	}
@@ -133,7 +133,7 @@ func (s *site) checkUndone(h hardships) error {
 	for i, e := range all {
 		for _, undo := range undoneBy[e.name] {
 			after := func(o event) bool { return o == event{undo, e.job, "ends"} }
-			excused := h.markAlone && undo == jobs.PostSnapshot || h.once(undo)
+			excused := !s.exists("jobs", e.job, "bin", undo) || h.markAlone && undo == jobs.PostSnapshot || h.once(undo)
 			if e.what == "begins" && !excused && !slices.ContainsFunc(all[i:], after) {
 				errs = append(errs, fmt.Errorf("NO %s OF JOB %q AFTER ITS %s", undo, e.job, e.name))
 			}
