@@ -176,6 +176,6 @@ func (v *vm) idle() error {
 		if err != nil || s.Work != "" {
 			free = 0
 		}
-		return free > 20
+		return free > 6
 	})
 }

@@ -18,7 +18,7 @@ var (
 
 const (
 	roleEnv = "FAULTS_TEST_ROLE"
-	atOnce  = 12 // cases; most of each is waiting
+	atOnce  = 10 // cases; most of each is waiting
 )
 
 // binaries is the directory of the programs under test.
@@ -84,7 +84,7 @@ func writeOn(at string) int {
 			return 1
 		}
 		fmt.Println(began, time.Now().UnixNano())
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

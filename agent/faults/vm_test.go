@@ -163,7 +163,7 @@ func (v *vm) status() (api.Status, error) {
 func (v *vm) reports(id string, limit time.Duration) (found []wire.Report, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for until := time.Now().Add(limit); len(found) == 0 && time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(limit); len(found) == 0 && time.Now().Before(until); time.Sleep(30 * time.Millisecond) {
 		all, err := v.client.Runs(ctx)
 		if err != nil {
 			return nil, err
@@ -216,7 +216,7 @@ func within(limit time.Duration, what string, done func() bool) error {
 		if time.Now().After(until) {
 			return fmt.Errorf("waited %s in vain: %s", limit, what)
 		}
-		time.Sleep(3 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return nil
 }
