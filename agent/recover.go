@@ -56,6 +56,7 @@ func (a *Agent) recoverHeld(records []Record, held *Held, left []guard.Recovered
 		records = slices.Delete(records, at, at+1)
 	}
 	if r.Report != nil {
+		a.endLeft(func(text string) { a.Log.Warn(text, "run", held.Run) })
 		a.leaveHeld(*held)
 		a.again <- struct{}{}
 		return records
@@ -101,16 +102,21 @@ func (p *performer) recoverJobs(stuck error) error {
 	if p.held == nil {
 		return stuck
 	}
+	p.agent.endLeft(p.note)
+	return errors.Join(stuck, p.setGoing(stuck == nil))
+}
+
+// endLeft ends what scripts a dead daemon left at work, before any of ours is begun.
+func (a *Agent) endLeft(note func(string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), endPatience)
 	defer cancel()
-	ended, err := p.agent.Scripts.EndLeft(ctx)
+	ended, err := a.Scripts.EndLeft(ctx)
 	for _, s := range ended {
-		p.note(fmt.Sprintf("the %s was still at work, and was ended", s))
+		note(fmt.Sprintf("the %s was still at work, and was ended", s))
 	}
 	if err != nil {
-		p.note(fmt.Sprintf("scripts that were still at work: %v", err))
+		note(fmt.Sprintf("scripts that were still at work: %v", err))
 	}
-	return errors.Join(stuck, p.setGoing(stuck == nil))
 }
 
 // endPatience is how long scripts that a dead daemon left may take to end.
