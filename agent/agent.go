@@ -124,7 +124,7 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	if !a.Settings.Enabled {
 		return a.disabled(r), nil
 	}
-	if err := errors.Join(a.refuseStuck(r), a.refuseHeld(r)); err != nil {
+	if err := a.refuseStuck(r); err != nil {
 		a.observeRefusal(r)
 		return nil, err
 	}
@@ -233,11 +233,14 @@ func (a *Agent) queue(r Request) *Run {
 
 // begin plans the run and makes its record durable.
 func (a *Agent) begin(run *Run) (*performer, error) {
-	if err := errors.Join(a.refuseStuck(run.request), a.refuseHeld(run.request)); err != nil {
+	if err := errors.Join(a.refuseStuck(run.request), a.refuseHeld(run.request.Level.jobs())); err != nil {
 		return nil, err
 	}
 	plan, in, err := a.plan(run.ctx, run.request)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.refuseHeld(plan.touchesJobs()); err != nil {
 		return nil, err
 	}
 	p := &performer{agent: a, run: run, inventory: in, going: make(chan struct{}), record: Record{

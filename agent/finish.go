@@ -16,6 +16,7 @@ func (p *performer) finish(err, resumed error) Report {
 	p.rejectRepeated()
 	report := p.report(err, resumed)
 	p.record.Report = &report
+	p.record.Held = p.agent.leftOf(p.run.ID())
 	p.record.Snapshots = p.snapshots(report)
 	p.record.Phase = ""
 	failpoint.Hit("unreported")
@@ -74,6 +75,7 @@ func (p *performer) report(err, resumed error) Report {
 		Started:   p.run.started,
 		Ended:     time.Now(),
 		Recovered: p.recovered,
+		Yielded:   p.held != nil && !p.held.Empty() && resumed == nil,
 		Notes:     slices.Concat(p.record.Plan.levelNotes(), p.notes, p.outrun()),
 	}
 	if p.record.Freeze != nil {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -19,9 +20,10 @@ type going struct {
 	run   *Run       // to show progress
 	save  func(Held) // makes durable what is left
 	note  func(string)
-	tried bool   // the services were told to stop and had all the time for it
-	up    func() // called when the services run again; may be nil
-	free  func() // called when the locks are released; may be nil
+	limit time.Duration // of each step; 0 for budgets.resume
+	tried bool          // the services were told to stop and had all the time for it
+	up    func()        // called when the services run again; may be nil
+	free  func()        // called when the locks are released; may be nil
 }
 
 // undo returns what failed although everything goes again, and what does not go
@@ -36,7 +38,10 @@ func (g *going) undo(ctx context.Context) (failed, notResumed error) {
 	return failed, errors.Join(unhooked, unlocked, down)
 }
 
-func (g *going) budget() time.Duration { return g.agent.Settings.Budgets.Resume }
+// budget bounds each step of starting services.
+func (g *going) budget() time.Duration {
+	return cmp.Or(g.limit, g.agent.Settings.Budgets.Resume)
+}
 
 func (g *going) scripts(ctx context.Context, name string, budget time.Duration) error {
 	found, err := g.agent.Settings.Processes.Layout.Scripts(name)
@@ -46,21 +51,19 @@ func (g *going) scripts(ctx context.Context, name string, budget time.Duration) 
 	return g.agent.Scripts.Run(ctx, found, budget, g.run.scriptTold)
 }
 
-// unhook runs the post-snapshot scripts.
+// unhook runs the post-snapshot scripts of the jobs whose pre-snapshot was begun.
 func (g *going) unhook(ctx context.Context) error {
-	if !g.held.Hooked {
+	if len(g.held.Hooked) == 0 {
 		return nil
 	}
 	g.run.setPhase(PhasePostSnapshot)
 	failpoint.Hit("before-unhook")
-	if err := g.scripts(ctx, jobs.PostSnapshot, g.agent.Settings.Budgets.Lock); err != nil {
-		return err
-	}
+	left, err := g.release(ctx, jobs.PostSnapshot, g.held.Hooked)
 	failpoint.Hit("unhook-unrecorded")
-	g.held.Hooked = false
+	g.held.Hooked = left
 	g.save(g.held)
 	failpoint.Hit("unhooked")
-	return nil
+	return err
 }
 
 // unlock runs the unlock scripts of the jobs whose lock was begun, the last layer
@@ -71,7 +74,7 @@ func (g *going) unlock(ctx context.Context) error {
 	for i := range slices.Backward(layers) {
 		g.run.setPhase(PhaseUnlock)
 		failpoint.Hit("before-unlock")
-		layers[i], errs[i] = g.unlockLayer(ctx, layers[i])
+		layers[i], errs[i] = g.release(ctx, jobs.Unlock, layers[i])
 		failpoint.Hit("unlock-unrecorded")
 		g.held.Locked = slices.DeleteFunc(slices.Clone(layers), func(layer []string) bool { return len(layer) == 0 })
 		g.save(g.held)
@@ -80,13 +83,14 @@ func (g *going) unlock(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// unlockLayer returns the jobs that are still locked.
-func (g *going) unlockLayer(ctx context.Context, layer []string) ([]string, error) {
-	found, err := g.agent.Settings.Processes.Layout.Scripts(jobs.Unlock)
+// release runs the scripts of a name of some jobs, and returns those jobs whose
+// script failed.
+func (g *going) release(ctx context.Context, name string, of []string) ([]string, error) {
+	found, err := g.agent.Settings.Processes.Layout.Scripts(name)
 	if err != nil {
-		return layer, err
+		return of, err
 	}
-	found = slices.DeleteFunc(found, func(s jobs.Script) bool { return !slices.Contains(layer, s.Job) })
+	found = slices.DeleteFunc(found, func(s jobs.Script) bool { return !slices.Contains(of, s.Job) })
 	err = g.agent.Scripts.Run(ctx, found, g.agent.Settings.Budgets.Lock, g.run.scriptTold)
 	return failedJobs(err), err
 }

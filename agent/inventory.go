@@ -59,7 +59,10 @@ func (a *Agent) inventory(ctx context.Context, l Level) (*Inventory, error) {
 	if l == LevelFreeze {
 		return i, nil
 	}
-	i.CannotLock = errors.Join(a.othersAtWork(), a.services(ctx, i))
+	i.CannotLock = a.services(ctx, i)
+	if !i.AtRest { // where nothing is done to jobs nobody is in the way
+		i.CannotLock = errors.Join(a.othersAtWork(), i.CannotLock)
+	}
 	i.CannotStop = i.CannotLock
 	if a.unsupervised() {
 		i.CannotStop = errors.Join(i.CannotLock, errors.New("no supervisor is configured that could stop jobs (processes.supervisor)"))
@@ -92,7 +95,7 @@ func (a *Agent) services(ctx context.Context, i *Inventory) error {
 	switch busy := changing(i.Services); {
 	case mark.Owner == jobs.Ours:
 		return fmt.Errorf("the services were stopped by run %q", mark.Run)
-	case mark.Owner == jobs.Director && (len(busy) > 0 || slices.ContainsFunc(i.Services, isRunning)):
+	case mark.Owner == jobs.Director && (len(busy) > 0 || slices.ContainsFunc(i.Services, alive)):
 		return errors.New("the director is starting or stopping the jobs")
 	case mark.Owner == jobs.Director:
 		i.AtRest = true
@@ -104,7 +107,8 @@ func (a *Agent) services(ctx context.Context, i *Inventory) error {
 	return nil
 }
 
-func isRunning(s jobs.Service) bool { return s.State == jobs.Running }
+// alive says that a service has processes, whether anybody looks after them or not.
+func alive(s jobs.Service) bool { return s.State == jobs.Running || s.State == jobs.Unmonitored }
 
 func changing(all []jobs.Service) []string {
 	var names []string
@@ -116,9 +120,11 @@ func changing(all []jobs.Service) []string {
 	return names
 }
 
-// unmonitored says that the supervisor cannot tell of any service how it is.
+// unmonitored says that services are alive, and their supervisor looks after none of
+// them. Where it looks after some, somebody has left out the others on purpose.
 func unmonitored(all []jobs.Service) bool {
-	return !slices.ContainsFunc(all, func(s jobs.Service) bool { return s.State != jobs.Unmonitored })
+	return slices.ContainsFunc(all, func(s jobs.Service) bool { return s.State == jobs.Unmonitored }) &&
+		!slices.ContainsFunc(all, func(s jobs.Service) bool { return s.Monitored })
 }
 
 // othersAtWork says who has the jobs or the disk for work of his own.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -39,27 +40,29 @@ func (a *Agent) NotGoing() []string {
 		return nil
 	}
 	var all []string
-	if h.Hooked {
-		all = append(all, "post-snapshot scripts")
+	for _, job := range h.Hooked {
+		all = append(all, "post-snapshot of "+cmp.Or(job, "processes.hooks"))
 	}
 	for _, layer := range h.Locked {
 		for _, job := range layer {
 			all = append(all, "job "+job+" is locked")
 		}
 	}
-	if h.processes() {
-		for _, name := range h.names() {
-			all = append(all, "service "+name)
-		}
+	for _, name := range h.names() {
+		all = append(all, "service "+name)
+	}
+	if h.processes() && len(h.Services) == 0 {
+		all = append(all, "post-start scripts")
 	}
 	return all
 }
 
-// refuseHeld refuses a request that would do something to jobs while some are still
-// held from before: what is down now is not how they are to be after.
-func (a *Agent) refuseHeld(r Request) error {
+// refuseHeld refuses a request that would do something to jobs, be it a hook alone,
+// while some are still held from before: what is down now is not how they are to be
+// after, and what is held is kept of one run.
+func (a *Agent) refuseHeld(touches bool) error {
 	left := a.Left()
-	if left == nil || r.Level != LevelLock && r.Level != LevelStop {
+	if left == nil || !touches {
 		return nil
 	}
 	return refuse("", "jobs of run %q were not set going again yet", left.Run)
@@ -67,6 +70,10 @@ func (a *Agent) refuseHeld(r Request) error {
 
 // heldEvery is how often it is tried again to set jobs going.
 const heldEvery = time.Minute
+
+// retryLimit bounds each step of such a try: others wait for the VM meanwhile, and
+// what takes longer is found running by the next.
+const retryLimit = 30 * time.Second
 
 // retryHeldOn tries again, until ctx ends, to set jobs going that are held from
 // before.
@@ -91,10 +98,16 @@ func (a *Agent) retryHeld() {
 		return
 	}
 	run := newRun(a.lifetime, Request{ID: left.Run, Trigger: left.Trigger, Level: left.Level})
-	if a.acquire("setting jobs of run "+left.Run+" going", run) != nil {
-		return
+	if h := a.holderRun(); h != nil && h.ID() == left.Run && isClosed(h.Resumed()) {
+		run = h // it waits for nothing but its CPI
+	} else {
+		if a.acquire("setting jobs of run "+left.Run+" going", run) != nil {
+			return
+		}
+		defer a.release()
 	}
-	defer a.release()
+	run.setGoing()
+	defer run.notGoing()
 	defer run.setResumed(nil) // whoever yields waits for that
 	if err := a.resumeHeld(run, *left); err != nil {
 		a.Log.Error("cannot set jobs going", "run", left.Run, "error", err)
@@ -104,7 +117,7 @@ func (a *Agent) retryHeld() {
 // resumeHeld undoes what an ended run held. The run's report stays as it is: it
 // says how the run ended.
 func (a *Agent) resumeHeld(run *Run, h Held) error {
-	g := &going{agent: a, held: h, run: run, save: a.updateHeld}
+	g := &going{agent: a, held: h, run: run, save: a.updateHeld, limit: retryLimit}
 	g.note = func(text string) { a.Log.Warn(text, "run", h.Run) }
 	failed, notResumed := g.undo(a.lifetime)
 	a.mu.Lock()
@@ -119,9 +132,9 @@ func (a *Agent) resumeHeld(run *Run, h Held) error {
 // updateHeld records what is left of what an ended run held.
 func (a *Agent) updateHeld(h Held) {
 	err := a.storeHeld(h)
-	if r, ok, getErr := a.Journal.Get(h.Run); getErr != nil {
-		err = errors.Join(err, a.journalFailed(getErr))
-	} else if ok {
+	if r, ok, getErr := a.recordOf(h.Run); getErr != nil {
+		err = errors.Join(err, getErr)
+	} else if ok && r.Report != nil { // else the run itself records it, in the end
 		r.Held = &h
 		if h.Empty() {
 			r.Held = nil
@@ -131,6 +144,29 @@ func (a *Agent) updateHeld(h Held) {
 	if err != nil {
 		a.Log.Error("cannot record what is held of the jobs", "run", h.Run, "error", err)
 	}
+}
+
+// recordOf is the newest record of a run.
+func (a *Agent) recordOf(id string) (Record, bool, error) {
+	a.mu.Lock()
+	r, ok := a.unsaved[id]
+	a.mu.Unlock()
+	if ok {
+		return r, true, nil
+	}
+	r, ok, err := a.Journal.Get(id)
+	if err != nil {
+		return r, ok, a.journalFailed(err)
+	}
+	return r, ok, nil
+}
+
+// leftOf is what a run has left of the jobs, nil for nothing.
+func (a *Agent) leftOf(id string) *Held {
+	if h := a.Left(); h != nil && h.Run == id {
+		return h
+	}
+	return nil
 }
 
 // heldBefore is what an earlier daemon held of the jobs, nil for nothing, by what is

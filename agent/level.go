@@ -35,6 +35,9 @@ func ParseLevel(name string) (Level, error) {
 // have left.
 func (l Level) Clean() bool { return l == LevelFreeze || l == LevelLock || l == LevelStop }
 
+// jobs says whether the level brings the jobs themselves to rest.
+func (l Level) jobs() bool { return l == LevelLock || l == LevelStop }
+
 // Trigger is what made a run happen.
 type Trigger string
 

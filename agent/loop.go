@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -47,7 +46,7 @@ func (a *Agent) turns() bool {
 // Resuming says whether a run is setting jobs going again, which may take minutes.
 func (a *Agent) Resuming() bool {
 	run := a.holderRun()
-	return run != nil && slices.Contains([]Phase{PhasePostSnapshot, PhaseUnlock, PhasePreStart, PhaseStart, PhasePostStart}, run.Phase())
+	return run != nil && run.isGoing()
 }
 
 // windowTurned notes that the loop of a frozen window turned; the zero time is

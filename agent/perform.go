@@ -84,6 +84,7 @@ func (p *performer) noteProgress() {
 		return
 	}
 	p.enter(PhaseSnapshot)
+	p.remember()
 	if err := p.save(); err != nil {
 		p.agent.Log.Error("cannot record how far the run is", "run", p.run.ID(), "error", err)
 	}
@@ -241,7 +242,7 @@ func (p *performer) pointInTime(ctx context.Context) error {
 	if !p.record.Plan.Freezes() {
 		p.run.setPhase(PhaseSnapshot)
 		p.send()
-		return nil
+		return p.holdJobs(ctx)
 	}
 	// What was dirtied meanwhile would be written out by FIFREEZE, while the
 	// application waits.
@@ -294,6 +295,29 @@ func (p *performer) window(ctx context.Context) error {
 		}
 	}
 	failpoint.Hit("point-in-time")
+	return nil
+}
+
+// holdJobs waits for the point in time of every snapshot, where jobs are held and
+// nothing is frozen: they are set going after that.
+func (p *performer) holdJobs(ctx context.Context) error {
+	if p.held == nil {
+		return nil
+	}
+	limit := time.NewTimer(p.agent.Settings.Budgets.Snapshot)
+	defer limit.Stop()
+	for held := len(p.calls); held > 0; held-- {
+		select {
+		case c := <-p.fixed:
+			c.inWindow = true
+		case <-limit.C:
+			p.moved = errTooEarly.Error()
+			return nil // the CPI is ended for it
+		case <-ctx.Done():
+			p.moved = errTooEarly.Error()
+			return context.Cause(ctx)
+		}
+	}
 	return nil
 }
 

@@ -110,7 +110,7 @@ func (p *Plan) Freezes() bool {
 
 // touchesJobs says whether anything is done to the jobs.
 func (p *Plan) touchesJobs() bool {
-	return p.Level == LevelStop || p.Level == LevelLock || slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Kind == ActPreSnapshot })
+	return p.Level.jobs() || slices.ContainsFunc(p.Actions, func(a Action) bool { return a.Kind == ActPreSnapshot })
 }
 
 // newPlan decides. It reads nothing and changes nothing: on is what a survey
@@ -254,7 +254,7 @@ func (p *Plan) listJobs(b Budgets, in *Inventory) {
 			scripts(ActLock, b.Lock, layer)
 		}
 	}
-	if p.Level.Clean() {
+	if p.Level.Clean() && !p.JobsAtRest {
 		scripts(ActPreSnapshot, b.Lock, in.Scripts[jobs.PreSnapshot])
 	}
 }

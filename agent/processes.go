@@ -48,11 +48,12 @@ type Held struct {
 	PreStopped bool // pre-stop scripts were begun
 	Drained    bool // services were unmonitored, and drain scripts begun
 	Stopped    bool // the services' stop was begun; the marker is ours
+	PreStarted bool // pre-start scripts were begun
 	Started    bool // the services run again; post-start scripts are to follow
 	Services   []HeldService
 
 	Locked [][]string // jobs whose lock scripts were begun, in layers
-	Hooked bool       // pre-snapshot scripts were begun
+	Hooked []string   // jobs whose pre-snapshot scripts were begun; "" for those of no job
 }
 
 // HeldService is a service that ran before, or was to, and is to after.
@@ -64,7 +65,7 @@ type HeldService struct {
 
 // Empty says that nothing is left to be undone.
 func (h *Held) Empty() bool {
-	return !h.PreStopped && !h.Drained && !h.Stopped && !h.Hooked && len(h.Locked) == 0
+	return !h.PreStopped && !h.Drained && !h.Stopped && len(h.Hooked) == 0 && len(h.Locked) == 0
 }
 
 // process says whether the services' part of the jobs is held.

@@ -25,6 +25,9 @@ type Record struct {
 	Phase     Phase
 	Calls     []Call
 	Held      *Held      // what is held of the jobs, nil for nothing
+	Moved     string     // why the jobs were not at rest until the point in time, "" if they were
+	Undone    string     // what failed in setting jobs going that go again
+	Notes     []string   // for the report
 	Freeze    *FreezeEnd // how the freeze ended, when that came before the run's end
 	Snapshots []Snapshot // of this run that have not been deleted
 	Report    *Report

@@ -72,6 +72,10 @@ func (a *Agent) takeUp(r Record, held *Held, left []guard.Recovered) {
 	run := newRun(a.lifetime, r.Request)
 	run.started = r.Started
 	p := &performer{agent: a, run: run, record: r, held: held, going: make(chan struct{}), recovered: true, phases: map[Phase]time.Duration{}}
+	p.moved, p.notes = r.Moved, r.Notes
+	if r.Undone != "" {
+		p.undone = errors.New(r.Undone)
+	}
 	p.adopt(left)
 	a.keep(run)
 	run.setPhase(PhaseWaiting)

@@ -79,6 +79,7 @@ type Report struct {
 	Started   time.Time
 	Ended     time.Time
 	Error     string // with its cause; "" when succeeded
+	Yielded   bool   // services are left to the director as they are, some of them stopped
 	Recovered bool   // another daemon than the one that began it ended it
 }
 

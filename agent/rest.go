@@ -16,6 +16,9 @@ import (
 // the services.
 var errTakenOver = errors.New("the director started or stopped the jobs meanwhile")
 
+// errTooEarly is why jobs that were at rest do not count as such.
+var errTooEarly = errors.New("jobs were set going before the point in time was known to be fixed")
+
 // restJobs brings the jobs to rest as far as the plan's level asks. What is intended
 // is durable before each step.
 func (p *performer) restJobs(ctx context.Context) error {
@@ -29,6 +32,7 @@ func (p *performer) restJobs(ctx context.Context) error {
 	steps := []func(context.Context) error{p.hook}
 	switch {
 	case plan.JobsAtRest: // somebody else stopped them
+		steps = nil
 	case plan.Level == LevelStop:
 		steps = []func(context.Context) error{p.preStop, p.drain, p.stopServices, p.postStop, p.hook}
 	case plan.Level == LevelLock:
@@ -93,11 +97,17 @@ func (p *performer) drain(ctx context.Context) error {
 	}
 	failpoint.Hit("before-drain")
 	defer failpoint.Hit("drained")
-	if err := p.agent.Supervisor.Unmonitor(ctx, p.held.names()); err != nil {
+	if err := p.unmonitor(ctx); err != nil {
 		return err
 	}
 	failpoint.Hit("unmonitored")
 	return p.agent.Scripts.Drain(ctx, p.inventory.Scripts[jobs.Drain], p.agent.Settings.Budgets.Drain, p.run.scriptTold)
+}
+
+func (p *performer) unmonitor(ctx context.Context) error {
+	ctx, cancel := step(ctx, p.agent.Settings.Budgets.Stop)
+	defer cancel()
+	return p.agent.Supervisor.Unmonitor(ctx, p.held.names())
 }
 
 // countServices takes note of which services run, and as which processes.
@@ -190,7 +200,7 @@ func (a *Agent) moved(ctx context.Context, atRest bool, h *Held) string {
 	var up []string
 	for _, s := range now {
 		concerns := atRest || slices.Contains(h.names(), s.Name)
-		if concerns && s.State != jobs.Stopped && s.State != jobs.Unmonitored {
+		if concerns && s.State != jobs.Stopped {
 			up = append(up, s.Name)
 		}
 	}
@@ -263,7 +273,7 @@ func (p *performer) hook(ctx context.Context) error {
 	}
 	p.enter(PhasePreSnapshot)
 	defer p.timed(PhasePreSnapshot, time.Now())
-	p.held.Hooked = true
+	p.held.Hooked = jobsOf(scripts)
 	if err := p.intend(); err != nil {
 		return err
 	}

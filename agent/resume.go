@@ -41,6 +41,7 @@ func (p *performer) setGoing(thawed bool) error {
 	if p.held == nil {
 		return nil
 	}
+	p.run.setGoing()
 	ctx := context.WithoutCancel(p.run.ctx)
 	p.checkAtRest(ctx)
 	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree}
@@ -58,6 +59,9 @@ func (p *performer) setGoing(thawed bool) error {
 
 // checkAtRest notes why the jobs were not at rest until now, if they were not.
 func (p *performer) checkAtRest(ctx context.Context) {
+	if p.recovered && p.told() && !p.record.Plan.Freezes() { // nothing was held back for the CPI
+		p.moved = errTooEarly.Error()
+	}
 	if p.told() && p.record.Plan.Level == LevelStop && p.moved == "" {
 		p.moved = p.agent.moved(ctx, p.record.Plan.JobsAtRest, p.held)
 	}
@@ -70,11 +74,21 @@ func (p *performer) saveHeld(h Held) {
 	if h.Empty() {
 		p.record.Held = nil
 	}
+	p.remember()
 	if err := p.agent.storeHeld(h); err != nil {
 		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
 	}
 	if err := p.save(); err != nil {
 		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
+	}
+}
+
+// remember puts into the record what the report will need, should another daemon
+// make it.
+func (p *performer) remember() {
+	p.record.Moved, p.record.Notes = p.moved, p.notes
+	if p.undone != nil {
+		p.record.Undone = p.undone.Error()
 	}
 }
 

@@ -25,6 +25,7 @@ type Run struct {
 	since     time.Time         // guarded by mu: when the phase began
 	report    *Report           // guarded by mu
 	resumeErr error             // guarded by mu
+	going     bool              // guarded by mu: jobs are being set going
 }
 
 func newRun(parent context.Context, r Request) *Run {
@@ -69,10 +70,29 @@ func (r *Run) ResumeError() error {
 func (r *Run) setResumed(err error) {
 	r.resume.Do(func() {
 		r.mu.Lock()
-		r.resumeErr = err
+		r.resumeErr, r.going = err, false
 		r.mu.Unlock()
 		close(r.resumed)
 	})
+}
+
+// setGoing says that jobs are being set going, until setResumed.
+func (r *Run) setGoing() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.going = true
+}
+
+func (r *Run) notGoing() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.going = false
+}
+
+func (r *Run) isGoing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.going
 }
 
 // Cancel ends the run early: what is frozen is thawed at once. A CPI call

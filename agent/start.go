@@ -120,7 +120,7 @@ func (g *going) keepUp(ctx context.Context) error {
 
 // letGo forgets the services, whoever has them now.
 func (g *going) letGo() {
-	g.held.PreStopped, g.held.Drained, g.held.Stopped, g.held.Started = false, false, false, false
+	g.held.PreStopped, g.held.Drained, g.held.Stopped, g.held.PreStarted, g.held.Started = false, false, false, false, false
 	g.held.Services = nil
 	g.save(g.held)
 }
@@ -144,7 +144,9 @@ func (g *going) startServices(ctx context.Context) (failed, down error) {
 		return failed, err
 	}
 	failpoint.Hit("unmarked")
-	failed = errors.Join(failed, g.postStart(ctx))
+	watched, stop = g.unlessTaken(ctx)
+	failed = errors.Join(failed, g.postStart(watched))
+	stop()
 	g.letGo()
 	return failed, nil
 }
@@ -193,14 +195,23 @@ func (g *going) bringUp(ctx context.Context) (starting []string, failed, down er
 		return starting, nil, err
 	}
 	failed = err // a start is tried on whatever it is
-	if len(starting) > 0 {
-		g.run.setPhase(PhasePreStart)
-		failpoint.Hit("before-pre-start")
-		failed = errors.Join(failed, g.scripts(ctx, jobs.PreStart, g.budget()))
-	}
+	failed = errors.Join(failed, g.preStart(ctx, len(present) > 0 && len(starting) == len(present)))
 	g.run.setPhase(PhaseStart)
 	failpoint.Hit("before-start")
 	return starting, failed, g.start(ctx, present)
+}
+
+// preStart runs the pre-start scripts once, and only where no service runs: they may
+// take away what a running one has.
+func (g *going) preStart(ctx context.Context, allDown bool) error {
+	if !allDown || g.held.PreStarted || g.tried {
+		return nil
+	}
+	g.run.setPhase(PhasePreStart)
+	g.held.PreStarted = true
+	g.save(g.held)
+	failpoint.Hit("before-pre-start")
+	return g.scripts(ctx, jobs.PreStart, g.budget())
 }
 
 // failingPatience is how long a service is waited for that did not run well before.
@@ -283,6 +294,8 @@ func (g *going) stopDrained(ctx context.Context, present []string) (starting []s
 	var drained []HeldService
 	if !g.tried {
 		drained = g.held.drained()
+	} else if left := g.held.drained(); len(left) > 0 {
+		g.note(fmt.Sprintf("%d services did not stop and run on as they were drained", len(left)))
 	}
 	drained = slices.DeleteFunc(drained, func(s HeldService) bool { return !slices.Contains(present, s.Name) })
 	for _, name := range present {

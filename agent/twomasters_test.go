@@ -44,7 +44,7 @@ func (s *supervisor) set(state jobs.State, names ...string) {
 		if state == jobs.Failing {
 			s.broken = append(s.broken, name)
 		}
-		s.services[name] = jobs.Service{Name: name, State: state, Monitored: state != jobs.Stopped}
+		s.services[name] = jobs.Service{Name: name, State: state, Monitored: state != jobs.Stopped && state != jobs.Unmonitored}
 	}
 }
 
@@ -417,6 +417,56 @@ func TestJobsThatTheDirectorStoppedAreLeftSo(t *testing.T) {
 	}
 }
 
+func TestJobUpdateIsRecognisedWhileTheDirectorHasTheJobsToItself(t *testing.T) {
+	in := newInstance(t)
+	in.must(in.Agent.Yield(t.Context()))
+	in.directorStops()
+	report := in.take(agent.LevelStop)
+	in.atRest(report, map[string]jobs.State{"db": jobs.Stopped, "proxy": jobs.Stopped}, "director")
+	if report.Outcome != agent.OutcomeSucceeded || !report.Clean || report.Reached != agent.LevelStop {
+		t.Errorf("got %+v", report)
+	}
+	if got := in.scriptsRan(); len(got) > 0 {
+		t.Errorf("ran %q", got)
+	}
+}
+
+func TestJobsAreHeldUntilTheCPIThatFreezesByItselfHasThePointInTime(t *testing.T) {
+	in := newInstance(t, func(s *agent.Settings) { s.CPIFreezes = true })
+	in.Hold(t, "snapshot_disk")
+	run, err := in.Agent.Take(t.Context(), agent.Request{Level: agent.LevelStop})
+	in.must(err)
+	in.AwaitCall(t, "snapshot_disk", 1)
+	time.Sleep(300 * time.Millisecond) // in which nothing may happen
+	if got := in.sup.states(); got["db"] != jobs.Stopped || got["proxy"] != jobs.Stopped {
+		t.Errorf("services are %v while the CPI is at work", got)
+	}
+	in.Release(t, "snapshot_disk")
+	<-run.Done()
+	report, _ := run.Report()
+	in.atRest(report, map[string]jobs.State{"db": jobs.Running, "proxy": jobs.Running}, "")
+	if !report.Clean || report.Reached != agent.LevelStop {
+		t.Errorf("got %+v", report)
+	}
+}
+
+func TestCancelledRunWhoseCPIFreezesByItselfIsNotClean(t *testing.T) {
+	in := newInstance(t, func(s *agent.Settings) { s.CPIFreezes = true })
+	in.Hold(t, "snapshot_disk")
+	run, err := in.Agent.Take(t.Context(), agent.Request{Level: agent.LevelStop})
+	in.must(err)
+	in.AwaitCall(t, "snapshot_disk", 1)
+	run.Cancel()
+	<-run.Resumed()
+	in.Release(t, "snapshot_disk")
+	<-run.Done()
+	report, _ := run.Report()
+	in.atRest(report, map[string]jobs.State{"db": jobs.Running, "proxy": jobs.Running}, "")
+	if report.Clean || report.Reached == agent.LevelStop {
+		t.Errorf("got %+v", report)
+	}
+}
+
 func TestServicesAreAfterARunAsTheyWereBefore(t *testing.T) {
 	in := newInstance(t)
 	in.sup.set(jobs.Stopped, "proxy")
@@ -434,9 +484,13 @@ func TestJobsAreNotTouchedWhileOthersAreAtWorkOnThem(t *testing.T) {
 		there func(*instance)
 		why   string
 	}{
-		"no services":             {func(in *instance) { in.sup.forget() }, "has no services of the jobs"},
-		"services being started":  {func(in *instance) { in.sup.set(jobs.Changing, "db") }, "is at work on db"},
-		"the director starting":   {func(in *instance) { in.must(os.WriteFile(in.marker(), nil, 0o600)) }, "the director is starting or stopping"},
+		"no services":            {func(in *instance) { in.sup.forget() }, "has no services of the jobs"},
+		"services being started": {func(in *instance) { in.sup.set(jobs.Changing, "db") }, "is at work on db"},
+		"the director starting":  {func(in *instance) { in.must(os.WriteFile(in.marker(), nil, 0o600)) }, "the director is starting or stopping"},
+		"some services drained away": {func(in *instance) {
+			in.sup.set(jobs.Unmonitored, "db")
+			in.sup.set(jobs.Stopped, "proxy")
+		}, "looks after none"},
 		"services unmonitored":    {func(in *instance) { in.sup.set(jobs.Unmonitored, "db", "proxy") }, "looks after none"},
 		"stopped by another run":  {func(in *instance) { in.must(jobs.Marker{Path: in.marker()}.Claim("other", nil)) }, `stopped by run "other"`},
 		"BBR":                     {func(in *instance) { in.must(os.MkdirAll(filepath.Join(in.root, "store", "bbr-backup"), 0o700)) }, "BBR is at work"},

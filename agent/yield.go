@@ -34,7 +34,8 @@ func (a *Agent) Yield(ctx context.Context) error {
 	case <-run.Resumed():
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("run %q has not let go of everything yet: %w", run.ID(), context.Cause(ctx))
+		phase, since := run.Progress()
+		return &BusyError{Work: "run " + run.ID() + ", which has not let go of everything yet", Phase: phase, Since: since}
 	}
 }
 

@@ -16,10 +16,11 @@ type Held struct {
 	PreStopped bool          `json:"pre_stop,omitempty"`
 	Drained    bool          `json:"drain,omitempty"`
 	Stopped    bool          `json:"stop,omitempty"`
+	PreStarted bool          `json:"pre_start,omitempty"`
 	Started    bool          `json:"started,omitempty"`
 	Services   []heldService `json:"services,omitempty"`
 	Locked     [][]string    `json:"locked_jobs,omitempty"`
-	Hooked     bool          `json:"pre_snapshot,omitempty"`
+	Hooked     []string      `json:"pre_snapshot_jobs,omitempty"`
 }
 
 type heldService struct {
@@ -36,7 +37,7 @@ type process struct {
 func fromHeld(h agent.Held) Held {
 	w := Held{
 		Run: h.Run, Trigger: string(h.Trigger), Level: string(h.Level), PreStopped: h.PreStopped,
-		Drained: h.Drained, Stopped: h.Stopped, Started: h.Started, Locked: h.Locked, Hooked: h.Hooked,
+		Drained: h.Drained, Stopped: h.Stopped, PreStarted: h.PreStarted, Started: h.Started, Locked: h.Locked, Hooked: h.Hooked,
 	}
 	for _, s := range h.Services {
 		one := heldService{Name: s.Name, Failing: s.Failing}
@@ -51,7 +52,7 @@ func fromHeld(h agent.Held) Held {
 func (w Held) domain() agent.Held {
 	h := agent.Held{
 		Run: w.Run, Trigger: agent.Trigger(w.Trigger), Level: agent.Level(w.Level), PreStopped: w.PreStopped,
-		Drained: w.Drained, Stopped: w.Stopped, Started: w.Started, Locked: w.Locked, Hooked: w.Hooked,
+		Drained: w.Drained, Stopped: w.Stopped, PreStarted: w.PreStarted, Started: w.Started, Locked: w.Locked, Hooked: w.Hooked,
 	}
 	for _, s := range w.Services {
 		one := agent.HeldService{Name: s.Name, Failing: s.Failing}

@@ -19,6 +19,9 @@ type record struct {
 	Phase     string    `json:"phase,omitempty"`
 	Calls     []call    `json:"calls,omitempty"`
 	Held      *Held     `json:"held,omitempty"`
+	Moved     string    `json:"jobs_moved,omitempty"`
+	Undone    string    `json:"jobs_undone,omitempty"`
+	Notes     []string  `json:"notes,omitempty"`
 	Freeze    *freeze   `json:"freeze,omitempty"`
 	Snapshots []Entry   `json:"snapshots,omitempty"`
 	Report    *Report   `json:"report,omitempty"`
@@ -43,6 +46,7 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 	w := record{
 		Request: FromRequest(r.Request), By: r.Request.By, Plan: FromPlan(r.Plan),
 		Boot: r.Boot, Started: r.Started.UTC(), Phase: string(r.Phase),
+		Moved: r.Moved, Undone: r.Undone, Notes: r.Notes,
 	}
 	for _, c := range r.Calls {
 		w.Calls = append(w.Calls, call{c.DiskCID, c.Dir, c.Process.PID, c.Process.StartTime})
@@ -75,6 +79,7 @@ func UnmarshalRecord(doc []byte) (agent.Record, error) {
 	r := agent.Record{
 		Request: w.Request.domain(), Plan: w.Plan.domain(), Boot: w.Boot,
 		Started: w.Started, Phase: agent.Phase(w.Phase),
+		Moved: w.Moved, Undone: w.Undone, Notes: w.Notes,
 	}
 	r.Request.By = w.By
 	for _, c := range w.Calls {

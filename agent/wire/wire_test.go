@@ -59,7 +59,7 @@ func full() agent.Record {
 		},
 		Boot: "8e3a", Started: at(1, 123456789), Phase: agent.PhaseFreeze,
 		Calls: []agent.Call{{DiskCID: "vol-1", Dir: "/state/runs/run-1/0", Process: cpi.Process{PID: 4242, StartTime: 1<<63 + 1}}},
-		Held:  held(),
+		Held:  held(), Moved: "db was started", Undone: "post-start failed", Notes: []string{"a writer"},
 		Freeze: &agent.FreezeEnd{
 			Broken: "deadline",
 			Thaws:  []agent.Thaw{{Mount: "/store", Cause: "deadline", State: "thawed", FrozenFor: 3 * time.Second}},
@@ -78,7 +78,7 @@ func full() agent.Record {
 			},
 			Thaws:   []agent.Thaw{{Mount: "/store", Cause: "asked", State: "thawed", FrozenFor: 12345 * time.Microsecond}},
 			Phases:  map[agent.Phase]time.Duration{agent.PhaseFrozen: 12345 * time.Microsecond, agent.PhaseTotal: 2 * time.Second},
-			Started: at(1, 123456789), Ended: at(3, 0), Error: "cannot snapshot", Recovered: true,
+			Started: at(1, 123456789), Ended: at(3, 0), Error: "cannot snapshot", Yielded: true, Recovered: true,
 		},
 	}
 }
@@ -87,7 +87,7 @@ func full() agent.Record {
 func held() *agent.Held {
 	return &agent.Held{
 		Run: "run-1", Trigger: agent.TriggerScheduled, Level: agent.LevelStop,
-		PreStopped: true, Drained: true, Stopped: true, Started: true, Hooked: true,
+		PreStopped: true, Drained: true, Stopped: true, PreStarted: true, Started: true, Hooked: []string{"db", ""},
 		Services: []agent.HeldService{
 			{Name: "db", Processes: []jobs.Process{{PID: 4242, StartTime: 1<<63 + 1}}, Failing: true}, {Name: "proxy"},
 		},

@@ -186,7 +186,11 @@ func (g *globals) printReport(r wire.Report) {
 		g.printf("\nSucceeded\n")
 		return
 	}
-	g.printf("\n%s\n\n%s\n", r.Error, verdicts[agent.Outcome(r.Outcome)])
+	verdict := verdicts[agent.Outcome(r.Outcome)]
+	if r.Yielded {
+		verdict = "Failed; jobs are left to the director as they are"
+	}
+	g.printf("\n%s\n\n%s\n", r.Error, verdict)
 }
 
 // verdicts are the last words about a run that did not succeed.

@@ -224,13 +224,21 @@ func yieldVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := client.Yield(cmd.Context()); err != nil {
+			deadline := time.Now().Add(yieldPatience)
+			err = client.Yield(cmd.Context())
+			for api.KindOf(err) == api.KindBusy && time.Now().Before(deadline) {
+				err = client.Yield(cmd.Context())
+			}
+			if err != nil {
 				return err
 			}
 			return g.success(map[string]bool{"yielded": true}, "The director has the jobs to itself\n")
 		},
 	}
 }
+
+// yieldPatience is how long a run may take to unlock what it locked.
+const yieldPatience = 10 * time.Minute
 
 func unyieldVerb(g *globals) *cobra.Command {
 	return &cobra.Command{
