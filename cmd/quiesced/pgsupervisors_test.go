@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce/jobs"
@@ -40,9 +39,9 @@ func (d *database) superviseByMonit() {
 
 // superviseBySystemd boots a machine in which systemd runs the server and the daemon.
 // Clients reach the server from here, by its socket.
-func (d *database) superviseBySystemd(t *testing.T) {
+func (d *database) superviseBySystemd() {
 	d.t.Helper()
-	u := bootUnit(t, d.world, func(*unit) string { return "" }, d.processes("systemd", "systemd: {units: [postgres]}"))
+	u := bootUnit(d.world, func(*unit) string { return "" }, d.processes("systemd", "systemd: {units: [postgres]}"))
 	u.must(os.WriteFile(u.m.Root()+"/run/systemd/system/postgres.service", []byte(d.filledIn(unitOfServer)), 0o644))
 	u.m.Do("systemctl", "daemon-reload")
 	u.m.Do("systemctl", "start", "postgres", "quiesced")

@@ -28,7 +28,7 @@ func TestPostgreSQLUnderMonit(t *testing.T) {
 
 func TestPostgreSQLUnderSystemd(t *testing.T) {
 	d := newDatabase(t, "xfs")
-	d.superviseBySystemd(t)
+	d.superviseBySystemd()
 	d.playAllLevels("systemd", "xfs")
 }
 

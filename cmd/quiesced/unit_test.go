@@ -35,17 +35,17 @@ func newUnit(t *testing.T, dropIn func(*unit) string, change ...func(string) str
 	w := newWorld(t)
 	w.script("cid=$(cat $dir/cid)\ntouch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" +
 		`printf '{"result":"%s","error":null,"log":""}\n' $cid` + "\n")
-	return bootUnit(t, w, dropIn, change...)
+	return bootUnit(w, dropIn, change...)
 }
 
 // bootUnit does so with a world that is there.
-func bootUnit(t *testing.T, w *world, dropIn func(*unit) string, change ...func(string) string) *unit {
-	t.Helper()
+func bootUnit(w *world, dropIn func(*unit) string, change ...func(string) string) *unit {
+	w.t.Helper()
 	w.configure(append(change, func(text string) string {
 		return strings.Replace(text, filepath.Join(w.dir, "run", "q.sock"), "/run/quiesced/quiesced.sock", 1)
 	})...)
 	u := &unit{world: w}
-	u.m = systemdtest.Boot(t, w.dir, func(root string) {
+	u.m = systemdtest.Boot(w.t, w.dir, func(root string) {
 		for _, name := range []string{"quiesced", "quiesced-guard"} {
 			u.install(root, "/usr/bin/"+name, filepath.Join(binaries, name), 0o755)
 		}
