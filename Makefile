@@ -32,7 +32,7 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	[ $$status = 0 ] || { grep -vE '^ *(=== |ok |\?|PASS|--- PASS)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
 	exit $$status
 
-test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run (root)
+test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run, with jobs too (root)
 	go test -count=1 -timeout 12m -run TestMatrix ./agent/faults
 
 test-postgres: root deps ## snapshots of a PostgreSQL at work restored, N at each level under each supervisor, 20 if not given (root)

@@ -40,13 +40,17 @@ var fstypes = []string{"ext4", "xfs", "btrfs"}
 
 // kind is what a bed has, and the level of the runs on it.
 type kind struct {
-	fstype string
-	level  agent.Level
+	fstype  string
+	level   agent.Level
+	failing bool // one of the services ends as soon as it is started
 }
 
 func (k kind) String() string {
 	if k.level == agent.LevelFreeze {
 		return k.fstype
+	}
+	if k.failing {
+		return string(k.level) + " with a failing service"
 	}
 	return string(k.level)
 }
@@ -134,7 +138,7 @@ func (b *bed) make() (err error) {
 	if err := errors.Join(b.watchdog.Start(), b.startWriter(), b.freezeBystander()); err != nil || b.kind.level == agent.LevelFreeze {
 		return err
 	}
-	b.site, err = newSite(filepath.Join(b.dir, "site"), b.disk.Mount, b.kind.level)
+	b.site, err = newSite(filepath.Join(b.dir, "site"), b.disk.Mount, b.kind)
 	return err
 }
 

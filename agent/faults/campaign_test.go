@@ -66,7 +66,7 @@ func someKind(r *rand.Rand) kind {
 	case 1:
 		return withLocks
 	}
-	return kind{fstypes[r.IntN(len(fstypes))], agent.LevelFreeze}
+	return kind{fstype: fstypes[r.IntN(len(fstypes))], level: agent.LevelFreeze}
 }
 
 // moment is within about the time that a run takes.

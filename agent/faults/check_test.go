@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/wire"
 )
 
@@ -172,11 +173,26 @@ func (v *vm) checkRepetition(reports []wire.Report) error {
 	return nil
 }
 
+// checkNextPlan asserts that a run would be taken. It stands for the run where most of a case's
+// time would be monit's, and the same run follows the same boundary in another case.
+func (v *vm) checkNextPlan() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	plan, err := v.client.Plan(ctx, agent.Request{ID: "next", Level: v.bed.kind.level})
+	if err == nil && plan.Level != string(v.bed.kind.level) {
+		return fmt.Errorf("the next run would reach level %q", plan.Level)
+	}
+	return err
+}
+
 // checkNextRun takes a snapshot that nothing disturbs; under the same id, if that
 // run is not known.
 func (v *vm) checkNextRun(same bool) error {
 	if err := v.bed.site.reset(); err != nil {
 		return err
+	}
+	if v.lost && v.bed.kind.level == agent.LevelStop {
+		return v.checkNextPlan()
 	}
 	id := "next"
 	if same {

@@ -3,6 +3,14 @@
 // random (the campaign), on real filesystems, and what must hold after each is
 // asserted from outside.
 //
+// At level stop a real monit supervises the jobs' services; at level lock jobs have
+// real lock scripts, in layers. There the daemon is killed and terminated at every
+// boundary from the first pre-stop to the last post-start, and killed with the state
+// directory lost, or all but the services' mark; it is killed again while it undoes
+// what was left; and each kind of script fails, hangs whatever it is told, succeeds
+// too late, leaves a process of another session behind, and is at work while the
+// daemon ends.
+//
 // After each fault a dead daemon is started again, and then
 //
 //   - a process can write to the filesystem;
@@ -15,6 +23,18 @@
 //   - a filesystem that somebody else froze stayed frozen all the while;
 //   - no guard, canary, CPI or state file is left, and everything can be unmounted;
 //   - the next run succeeds, and is clean.
+//
+// Where there are jobs also
+//
+//   - every service that ran before runs, once, and no other does, by monit's word
+//     and by the processes; what was drained was started anew; a service that was not
+//     monitored, or failed, is so again;
+//   - every lock was released, once, unless an unlock script was at work when the
+//     daemon was killed, and in the reverse order;
+//   - every script was followed by those that undo it, none of our own job was run, and
+//     nothing was done by a script after its end;
+//   - the services' mark and the file of what is held are gone;
+//   - the report of a run whose script failed names it and has what it printed.
 //
 // The programs are built with the tag "failpoints". A Go program that gets no
 // memory ends as its runtime does then, which is what "starved" means for daemon

@@ -50,8 +50,9 @@ func inFreeze(point string) bool { return slices.Contains(freezing, point) }
 
 // The kinds of bed for runs that hold jobs.
 var (
-	underMonit = kind{"ext4", agent.LevelStop}
-	withLocks  = kind{"ext4", agent.LevelLock}
+	underMonit  = kind{fstype: "ext4", level: agent.LevelStop}
+	withFailing = kind{fstype: "ext4", level: agent.LevelStop, failing: true}
+	withLocks   = kind{fstype: "ext4", level: agent.LevelLock}
 )
 
 func TestMatrixOfJobs(t *testing.T) {
@@ -65,6 +66,9 @@ func TestMatrixOfJobs(t *testing.T) {
 		{lost, underMonit, sampled(stopping)},
 		{ended, underMonit, sampled(stopping)},
 		{forgotten, underMonit, sampled(marked)},
+		{killed, withFailing, []string{"unmonitored", "stopped", "start-unrecorded"}},
+		{lost, withFailing, []string{"frozen"}},
+		{ended, withFailing, []string{"frozen"}},
 		{killed, withLocks, locking},
 		{lost, withLocks, sampled(locking)},
 		{ended, withLocks, sampled(locking)},

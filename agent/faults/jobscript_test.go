@@ -82,6 +82,36 @@ func TestMatrixOfScripts(t *testing.T) {
 	}
 }
 
+// TestMatrixOfRetries has the daemon killed while it tries again to undo what a run that was
+// reported could not.
+func TestMatrixOfRetries(t *testing.T) {
+	pool := newBeds(t)
+	for _, script := range []string{jobs.PostSnapshot, jobs.Unlock} {
+		t.Run(script, func(t *testing.T) {
+			t.Parallel()
+			pool.use(t, withLocks, func(v *vm) error {
+				err := v.prepare(script, misdeeds[0])
+				if err == nil {
+					err = errors.Join(v.misbehave(""), v.checkTold(script, misdeeds[0], ""), v.prepare(script, atWork))
+				}
+				if err == nil {
+					err = errors.Join(v.again(), v.hitAtWork(killed), v.start(), v.answers())
+				}
+				if err == nil {
+					err = v.awaitGoing()
+				}
+				if err != nil {
+					return err
+				}
+				began := time.Now() // or earlier
+				err = v.check(false, hardships{anything: true, script: script})
+				time.Sleep(time.Until(began.Add(atWork.late)))
+				return errors.Join(err, v.bed.site.checkLate(), v.checkJobs(hardships{}))
+			})
+		})
+	}
+}
+
 // playScript has a script misbehave, and the daemon hit meanwhile if there is a fault.
 func (p *beds) playScript(t *testing.T, k kind, script string, m misdeed, f fault) {
 	t.Helper()
@@ -142,16 +172,20 @@ func (v *vm) again() error {
 func (v *vm) misbehave(f fault) error {
 	asked := v.begin(runID)
 	if f != "" {
-		if err := eventually("the script is at work", func() bool { return v.bed.site.exists("atwork") }); err != nil {
-			return err
-		}
-		s := step{fault: f, who: daemon}
-		if err := errors.Join(v.inflict(s, patience), v.awaitEnd(false)); err != nil {
+		if err := v.hitAtWork(f); err != nil {
 			return err
 		}
 	}
 	<-asked
 	return errors.Join(v.restart(), v.answers())
+}
+
+// hitAtWork hits the daemon when a script says that it is at work.
+func (v *vm) hitAtWork(f fault) error {
+	if err := eventually("the script is at work", func() bool { return v.bed.site.exists("atwork") }); err != nil {
+		return err
+	}
+	return errors.Join(v.inflict(step{fault: f, who: daemon}, patience), v.awaitEnd(false))
 }
 
 // checkTold asserts that the report says which script it was, and what it printed.
@@ -195,6 +229,11 @@ func (v *vm) tryAgain(script string, f fault) error {
 	if err := v.again(); err != nil {
 		return err
 	}
+	return v.awaitGoing()
+}
+
+// awaitGoing waits until nothing is held any more of a run that was reported.
+func (v *vm) awaitGoing() error {
 	return eventually("everything is undone", func() bool {
 		s, err := v.status()
 		return err == nil && len(s.NotGoing) == 0

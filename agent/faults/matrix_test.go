@@ -77,7 +77,7 @@ func TestMatrix(t *testing.T) {
 			for _, fstype := range fstypes {
 				t.Run(fstype+": "+s.String(), func(t *testing.T) {
 					t.Parallel()
-					pool.play(t, kind{fstype, agent.LevelFreeze}, []step{s}, s.held()...)
+					pool.play(t, kind{fstype: fstype, level: agent.LevelFreeze}, []step{s}, s.held()...)
 				})
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/quiesce/jobs"
@@ -19,7 +20,7 @@ import (
 // services; at level lock there is no supervisor. Nothing of it lies on the disk but
 // one file that a service has open.
 type site struct {
-	level  agent.Level
+	kind
 	dir    string // what /var/vcap is on a BOSH VM
 	monit  *monittest.Monit
 	client *monit.Client
@@ -67,14 +68,14 @@ var effects = map[string]string{
 const command = `%s 100000 3>>%s </dev/null >/dev/null 2>&1 & echo $! >%s`
 
 // newSite makes the jobs of a level, and has their services be as they are before.
-func newSite(dir, disk string, level agent.Level) (*site, error) {
-	s := &site{level: level, dir: dir}
+func newSite(dir, disk string, k kind) (*site, error) {
+	s := &site{kind: k, dir: dir}
 	for _, d := range []string{"monit", "programs", "locked", "drained", "faults"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.writeScripts(); err != nil || level != agent.LevelStop {
+	if err := s.writeScripts(); err != nil || k.level != agent.LevelStop {
 		return s, err
 	}
 	return s, s.startServices(disk)
@@ -118,6 +119,9 @@ func (s *site) startServices(disk string) (err error) {
 		start := fmt.Sprintf(command, s.program(name), filepath.Join(disk, name), filepath.Join(dir, name+".pid"))
 		all = append(all, monittest.Service{Name: name, Start: start})
 	}
+	if s.failing {
+		all = append(all, monittest.Service{Name: "failing", Program: "/bin/false", Timeout: time.Second, Rules: "every 3 cycles"})
+	}
 	if s.monit, err = monittest.Start(dir, all...); err != nil {
 		return err
 	}
@@ -126,7 +130,9 @@ func (s *site) startServices(disk string) (err error) {
 	defer cancel()
 	err = eventually("monit has started all services", func() bool {
 		now, err := s.client.Services(ctx)
-		return err == nil && !slices.ContainsFunc(now, func(one jobs.Service) bool { return one.State != jobs.Running })
+		return err == nil && !slices.ContainsFunc(now, func(one jobs.Service) bool {
+			return one.State != jobs.Running && one.Name != "failing"
+		})
 	})
 	return errors.Join(err,
 		s.client.Stop(ctx, []jobs.Service{{Name: "stopped"}}, nil),

@@ -67,6 +67,9 @@ func (s *site) asBefore() error {
 	}
 	found := map[string]jobs.State{}
 	for _, one := range all {
+		if one.Name == "failing" && one.Monitored && one.State != jobs.Running {
+			continue // in one state or another
+		}
 		found[one.Name] = one.State
 	}
 	if diff := cmp.Diff(services, found); diff != "" {
@@ -156,10 +159,10 @@ func (s *site) checkLocks(h hardships) error {
 	for _, job := range slices.Concat(layers...) {
 		took, released := times[event{jobs.Lock, job, "begins"}], times[event{jobs.Unlock, job, "begins"}]
 		most := 1
-		if h.unlocking || h.script == jobs.Unlock || h.anything {
+		if h.unlocking || h.script == jobs.Unlock {
 			most = 2
 		}
-		if took > 1 || released > most || took > released {
+		if took > 1 || released > most && !h.anything || took > released {
 			errs = append(errs, fmt.Errorf("JOB %q WAS LOCKED %d TIMES AND UNLOCKED %d TIMES", job, took, released))
 		}
 	}
