@@ -17,7 +17,8 @@ const (
 )
 
 // preSync writes out while the application goes on: first ahead and gently, then
-// in rounds of syncfs.
+// in rounds of syncfs. Where jobs are held it was written ahead before that, and
+// starting another process for it would only keep them waiting.
 func (p *performer) preSync(ctx context.Context) error {
 	if p.guard == nil {
 		return nil
@@ -26,7 +27,9 @@ func (p *performer) preSync(ctx context.Context) error {
 	budget := p.agent.Settings.Budgets.PreSync
 	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("writing out took longer than budgets.pre_sync (%s)", budget))
 	defer cancel()
-	p.writeAhead(ctx, budget/2)
+	if p.held == nil {
+		p.writeAhead(ctx, budget/2)
+	}
 	if err := p.writeOut(ctx); err != nil {
 		return fmt.Errorf("cannot write out before the snapshot: %w", firstCause(ctx, err))
 	}

@@ -29,9 +29,9 @@ type rules struct {
 // idle is the state of a daemon that has done nothing yet.
 type idle struct{}
 
-func (idle) Status() (agent.Status, error)             { return agent.Status{}, nil }
-func (idle) Snapshots() ([]agent.Snapshot, error)      { return nil, nil }
-func (idle) Reports(limit int) ([]agent.Report, error) { return nil, nil }
+func (idle) Status() (agent.Status, error)        { return agent.Status{}, nil }
+func (idle) Snapshots() ([]agent.Snapshot, error) { return nil, nil }
+func (idle) Reports(int) ([]agent.Report, error)  { return nil, nil }
 
 func TestAlertingRulesAreAboutMetricsThatExist(t *testing.T) {
 	m := metrics.New()
