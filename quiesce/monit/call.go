@@ -40,6 +40,7 @@ type task struct {
 	asked   bool           // this monit has been
 	ignored bool           // it was asked while it did not monitor the service
 	askedAt time.Time
+	wakeUps int        // of monit, for this one
 	said    jobs.State // what was told last, or was so at first
 	done    bool
 	err     error
@@ -103,6 +104,7 @@ func (k *call) round(ctx context.Context) error {
 	for action, tasks := range k.look(ctx, entries) {
 		k.ask(ctx, action, tasks)
 	}
+	k.wakeMonit(ctx)
 	return nil
 }
 
@@ -263,6 +265,11 @@ func (k *call) wait(ctx context.Context) error {
 		pause = rarePause
 	}
 	k.pause = min(k.pause*3/2, longPause)
+	for ; k.action == "start" && pause > shortPause; pause -= shortPause {
+		if err := k.watch.Wait(ctx, shortPause); err != nil || k.anyStarted() {
+			return err
+		}
+	}
 	return k.watch.Wait(ctx, pause)
 }
 

@@ -33,8 +33,10 @@ type Client struct {
 	http   *http.Client
 	token  string // what cookie and field have to agree in; any will do
 
-	mu   sync.Mutex                // guards seen
-	seen map[string][]jobs.Process // a service's processes when monit last showed its pid
+	mu          sync.Mutex                // guards what follows
+	seen        map[string][]jobs.Process // a service's processes when monit last showed its pid
+	pidFiles    map[string]string         // as the pages of the monit that has this
+	incarnation string                    // told
 }
 
 // How long monit may take, which answers from memory.
@@ -55,6 +57,8 @@ func New(c Config) *Client {
 		config: c,
 		token:  rand.Text(),
 		seen:   map[string][]jobs.Process{},
+
+		pidFiles: map[string]string{},
 		http: &http.Client{
 			Timeout: requestTimeout,
 			Transport: &http.Transport{
@@ -107,6 +111,7 @@ func (c *Client) status(ctx context.Context) (*status, error) {
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
+	c.forgetPIDFiles(s.Incarnation)
 	return s, nil
 }
 

@@ -10,6 +10,13 @@
 //     does not take that. It works them off one after the other, and while it waits
 //     for one service's start or stop program nothing is done for another.
 //
+// A program that has ended, and a process that has come or gone, monit sees when it has
+// slept: 100 ms for each, for one service after the other. So Stop and Start wake it,
+// as "monit validate" does, when what it waits for has come: by pidfd, or as the pid file
+// has it. That is done three times a service at most, for monit counts a sleep in full that
+// was cut short: the start and stop programs may lose 0.3 s of what they are
+// granted. Monit begins its next cycle at once then, as after each action.
+//
 // # What monit says
 //
 // An action is pending until it is done; 5.2.5 shows monitor=0 at once, 5.33 when it

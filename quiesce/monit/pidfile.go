@@ -21,15 +21,38 @@ var pidFileRow = regexp.MustCompile(`(?is)<td[^>]*>\s*pid ?file\s*</td>\s*<td[^>
 // fromPIDFile returns the process of a service that monit shows no pid of, as monit itself
 // would find it. It answers false if there is none, or if monit's page does not tell.
 func (c *Client) fromPIDFile(ctx context.Context, service string) (jobs.Process, bool) {
-	page, err := c.request(ctx, http.MethodGet, "/"+url.PathEscape(service), nil)
-	if err != nil {
-		return jobs.Process{}, false
+	path, known := c.pidFile(service)
+	if !known {
+		page, err := c.request(ctx, http.MethodGet, "/"+url.PathEscape(service), nil)
+		if err != nil {
+			return jobs.Process{}, false
+		}
+		if row := pidFileRow.FindSubmatch(page); row != nil {
+			path = html.UnescapeString(strings.TrimSpace(string(row[1])))
+		}
+		c.mu.Lock()
+		c.pidFiles[service] = path
+		c.mu.Unlock()
 	}
-	row := pidFileRow.FindSubmatch(page)
-	if row == nil {
-		return jobs.Process{}, false
+	return readPIDFile(path)
+}
+
+// pidFile is what this monit's page told, "" if it tells nothing.
+func (c *Client) pidFile(service string) (path string, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path, known = c.pidFiles[service]
+	return path, known
+}
+
+// forgetPIDFiles is for another monit than the one that was asked before.
+func (c *Client) forgetPIDFiles(incarnation string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.incarnation != incarnation {
+		clear(c.pidFiles)
 	}
-	return readPIDFile(html.UnescapeString(strings.TrimSpace(string(row[1]))))
+	c.incarnation = incarnation
 }
 
 // maxPIDFile bounds a pid file, in bytes.

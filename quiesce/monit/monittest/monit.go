@@ -39,6 +39,7 @@ type Monit struct {
 
 	dir    string
 	port   int
+	cycle  time.Duration
 	reaper *exec.Cmd
 	orders io.WriteCloser // a line to the reaper starts monit
 	pids   *bufio.Reader  // of the monits that it started
@@ -48,6 +49,12 @@ type Monit struct {
 // Start has a monit supervise services, below dir, and returns when it answers. It
 // looks after them every second.
 func Start(dir string, services ...Service) (*Monit, error) {
+	return StartCycle(dir, time.Second, services...)
+}
+
+// StartCycle is Start of a monit that looks after its services as often as cycle says,
+// in whole seconds.
+func StartCycle(dir string, cycle time.Duration, services ...Service) (*Monit, error) {
 	path, err := binary()
 	if err != nil {
 		return nil, err
@@ -59,7 +66,7 @@ func Start(dir string, services ...Service) (*Monit, error) {
 	m := &Monit{
 		URL:      "http://127.0.0.1:" + strconv.Itoa(port),
 		UserFile: filepath.Join(dir, "monit.user"),
-		dir:      dir, port: port,
+		dir:      dir, port: port, cycle: cycle,
 	}
 	if err := os.WriteFile(m.UserFile, []byte("vcap:random-password\n"), 0o600); err != nil {
 		return nil, err
@@ -87,7 +94,8 @@ func (m *Monit) PIDFile(service string) string { return filepath.Join(m.dir, ser
 // Configure writes the configuration, of which monit takes notice when it starts.
 func (m *Monit) Configure(services ...Service) error {
 	var rc strings.Builder
-	fmt.Fprintf(&rc, "set daemon 1\nset idfile %q\nset statefile %q\nset pidfile %q\nset logfile %q\n",
+	fmt.Fprintf(&rc, "set daemon %d\nset idfile %q\nset statefile %q\nset pidfile %q\nset logfile %q\n",
+		int(m.cycle.Seconds()),
 		m.dir+"/monit.id", m.dir+"/monit.state", m.dir+"/monit.pid", m.Log())
 	fmt.Fprintf(&rc, "set httpd port %d and use address 127.0.0.1\n  allow vcap:random-password\n", m.port)
 	for _, s := range services {
