@@ -86,42 +86,54 @@ func (s *stage) ours(ctx context.Context, mount string) (method, error) {
 	if err != nil {
 		return method{}, err
 	}
-	self, err := os.Executable()
+	s.later(func() error { return os.RemoveAll(dir) })
+	client, err := s.serve(ctx, dir, fmt.Sprintf(configuration, dir, mount))
 	if err != nil {
 		return method{}, err
+	}
+	return method{"quiesced", func() (held, error) {
+		return take(ctx, client, agent.LevelFreeze, filepath.Join(dir, "held"))
+	}}, nil
+}
+
+// serve runs a daemon with a configuration, whose CPI is in dir and whose socket is
+// dir/run/q.sock.
+func (s *stage) serve(ctx context.Context, dir, configuration string) (api.Client, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return api.Client{}, err
 	}
 	script := fmt.Sprintf("#!/bin/sh\nexec %s cpi %s\n", self, dir)
 	config := filepath.Join(dir, "q.yml")
 	if err := os.WriteFile(filepath.Join(dir, "cpi"), []byte(script), 0o700); err != nil {
-		return method{}, err
+		return api.Client{}, err
 	}
-	if err := os.WriteFile(config, fmt.Appendf(nil, configuration, dir, mount), 0o600); err != nil {
-		return method{}, err
+	if err := os.WriteFile(config, []byte(configuration), 0o600); err != nil {
+		return api.Client{}, err
 	}
 	cmd := exec.Command(sibling("quiesced"), "serve", "--config", config)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return method{}, err
+		return api.Client{}, err
 	}
 	s.later(func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
-		return os.RemoveAll(dir)
+		return nil
 	})
 	client := api.Client{Caller: httpapi.NewClient(filepath.Join(dir, "run", "q.sock"))}
 	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := client.Info(ctx); err == nil {
-			break
+			return client, nil
 		} else if time.Now().After(until) {
-			return method{}, err
+			return api.Client{}, err
 		}
 	}
-	return method{"quiesced", func() (held, error) { return take(ctx, client, filepath.Join(dir, "held")) }}, nil
 }
 
 // take asks for a snapshot, and returns when its CPI held the freeze.
-func take(ctx context.Context, client api.Client, file string) (held, error) {
-	id, err := client.Take(ctx, agent.Request{Level: agent.LevelFreeze})
+func take(ctx context.Context, client api.Client, level agent.Level, file string) (held, error) {
+	id, err := client.Take(ctx, agent.Request{Level: level})
 	if err != nil {
 		return held{}, err
 	}
