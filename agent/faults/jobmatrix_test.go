@@ -127,7 +127,8 @@ func (p *beds) playJobs(t *testing.T, k kind, steps ...step) {
 func hardshipsOf(steps []step) (h hardships) {
 	for _, s := range steps {
 		h.markAlone = h.markAlone || s.fault == forgotten
-		h.unlocking = h.unlocking || s.at == "unlock-unrecorded" && s.mortal()
+		// Where the CPI is held that has answered, the daemon is not: it may be unlocking.
+		h.unlocking = h.unlocking || s.mortal() && (s.at == "unlock-unrecorded" || s.at == "cpi-answered")
 	}
 	return h
 }
