@@ -48,7 +48,7 @@ type Held struct {
 	PreStopped bool // pre-stop scripts were begun
 	Drained    bool // services were unmonitored, and drain scripts begun
 	Stopped    bool // the services' stop was begun; the marker is ours
-	PreStarted bool // pre-start scripts were begun
+	PreStarted bool // pre-start scripts were run
 	Started    bool // the services run again; post-start scripts are to follow
 	Services   []HeldService
 

@@ -201,17 +201,18 @@ func (g *going) bringUp(ctx context.Context) (starting []string, failed, down er
 	return starting, failed, g.start(ctx, present)
 }
 
-// preStart runs the pre-start scripts once, and only where no service runs: they may
-// take away what a running one has.
+// preStart runs the pre-start scripts to their end once, and only where no service
+// runs: they may take away what a running one has.
 func (g *going) preStart(ctx context.Context, allDown bool) error {
 	if !allDown || g.held.PreStarted || g.tried {
 		return nil
 	}
 	g.run.setPhase(PhasePreStart)
+	failpoint.Hit("before-pre-start")
+	err := g.scripts(ctx, jobs.PreStart, g.budget())
 	g.held.PreStarted = true
 	g.save(g.held)
-	failpoint.Hit("before-pre-start")
-	return g.scripts(ctx, jobs.PreStart, g.budget())
+	return err
 }
 
 // failingPatience is how long a service is waited for that did not run well before.
