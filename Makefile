@@ -33,7 +33,7 @@ test: root deps ## run every test, those that freeze real filesystems too (root)
 	exit $$status
 
 test-faults: root deps ## daemon, guard and CPI killed, stopped and starved at every boundary of a run, with jobs too (root)
-	go test -count=1 -timeout 12m -run TestMatrix ./agent/faults
+	go test -count=1 -timeout 20m -run TestMatrix ./agent/faults -thin 1
 
 test-postgres: root deps ## snapshots of a PostgreSQL at work restored, N at each level under each supervisor, 20 if not given (root)
 	@mkdir -p build
