@@ -40,12 +40,12 @@ func newJobsWorld(t testing.TB, services []monittest.Service, change ...func(str
 	w.must(err)
 	t.Cleanup(func() { w.must(m.Close()) })
 	w.monit = m
-	w.configure(append(change, with(fmt.Sprintf(`processes:
+	w.configure(append([]func(string) string{with(fmt.Sprintf(`processes:
   supervisor: monit
   root: %[1]s
   monit: {url: %[2]q, user_file: %[3]s, stopped_file: %[1]s/monit/stopped}
 budgets: {pre_stop: 10s, drain: 10s, stop: 30s, lock: 10s, resume: 30s}
-`, w.root, m.URL, m.UserFile)))...)
+`, w.root, m.URL, m.UserFile))}, change...)...)
 	for _, s := range services {
 		w.eventually(s.Name+" runs", func() bool { return w.service(s.Name).State == jobs.Running })
 	}
