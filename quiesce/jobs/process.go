@@ -23,7 +23,7 @@ const (
 
 	// lastWords is how long a script's output is waited for that has ended, while
 	// what it left running holds a pipe.
-	lastWords = time.Second
+	lastWords = 5 * time.Second
 
 	// grace is what processes that were killed are given to end. One that is held up
 	// in the kernel ends when it can.
