@@ -108,7 +108,7 @@ func failedJobs(err error) []string {
 }
 
 func joinedErrors(err error) []error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what Run joined, not what is below
+	if many, ok := err.(interface{ Unwrap() []error }); ok { // what Run joined, not what is below
 		return many.Unwrap()
 	}
 	return []error{err}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/jobs"
@@ -73,6 +74,26 @@ func (a *Agent) inventory(ctx context.Context, l Level) (*Inventory, error) {
 	return i, nil
 }
 
+// settleTime is for how long a supervisor may be at work on a service before that
+// counts: it looks at one that fails whenever it ends, for an instant.
+const settleTime = 2 * time.Second
+
+// settled are the services once their supervisor is at work on none, or after that
+// time.
+func (a *Agent) settled(ctx context.Context) ([]jobs.Service, error) {
+	for until := time.Now().Add(settleTime); ; {
+		all, err := a.Supervisor.Services(ctx)
+		if err != nil || len(changing(all)) == 0 || time.Now().After(until) {
+			return all, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(markEvery):
+		}
+	}
+}
+
 // unsupervised says that no supervisor is configured.
 func (a *Agent) unsupervised() bool { return a.Supervisor == jobs.None{} }
 
@@ -82,11 +103,12 @@ func (a *Agent) services(ctx context.Context, i *Inventory) error {
 	if a.unsupervised() {
 		return nil
 	}
-	mark, err := a.mark()
-	if err != nil {
+	var err error
+	if i.Services, err = a.settled(ctx); err != nil {
 		return err
 	}
-	if i.Services, err = a.Supervisor.Services(ctx); err != nil {
+	mark, err := a.mark()
+	if err != nil {
 		return err
 	}
 	if len(i.Services) == 0 {
