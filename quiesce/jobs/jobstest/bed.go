@@ -56,6 +56,8 @@ func set(t testing.TB, bed Bed, services ...Service) *scene {
 	for name, service := range s.services {
 		if !service.Broken {
 			s.eventually(name, jobs.Running)
+			// A supervisor may say so before the program knows what to do about SIGTERM.
+			eventually(t, name+" has all its processes", func() bool { return len(s.running(name)) >= service.processes() })
 		}
 	}
 	return s

@@ -68,6 +68,18 @@ func (s Service) program(dir string) string {
 	}
 }
 
+// processes is how many processes the service has when it has come up.
+func (s Service) processes() int {
+	each := 1
+	if s.StopTakes > 0 {
+		each = 2 // a shell, and what it waits for
+	}
+	if s.Children > 0 {
+		return 1 + s.Children*each
+	}
+	return each
+}
+
 // Mend has a Broken service start from now on.
 func (s Service) Mend(t testing.TB, dir string) {
 	t.Helper()
