@@ -168,7 +168,7 @@ func startTime(program, notes string) (time.Duration, error) {
 
 // oursOfJobs runs a daemon that knows of the jobs. Its state is on a disk, as on a BOSH VM.
 func (s *stage) oursOfJobs(ctx context.Context, i *instance, m *monittest.Monit, mount string) (method, error) {
-	dir, err := os.MkdirTemp(s.memory, "daemon-")
+	dir, err := os.MkdirTemp(s.dir, "daemon-")
 	if err != nil {
 		return method{}, err
 	}
