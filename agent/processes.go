@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"context"
 	"slices"
-	"time"
 
 	"github.com/quiesced/quiesced/quiesce/jobs"
 	"github.com/quiesced/quiesced/quiesce/jobs/processes"
@@ -118,9 +116,4 @@ func serviceState(all []jobs.Service, name string) (jobs.Service, bool) {
 		}
 	}
 	return jobs.Service{}, false
-}
-
-// step bounds one step of bringing jobs to rest or setting them going.
-func step(ctx context.Context, budget time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, budget)
 }

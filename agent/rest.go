@@ -39,27 +39,43 @@ func (p *performer) restJobs(ctx context.Context) error {
 		steps = []func(context.Context) error{p.lock, p.hook}
 	}
 	for _, do := range steps {
-		if err := do(ctx); err != nil {
-			return firstCause(ctx, err)
+		err := do(ctx)
+		if ctx.Err() != nil { // then that is why the step failed, if it did
+			return fmt.Errorf("%w (%s)", context.Cause(ctx), p.run.Phase())
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err != nil {
+			return err
 		}
 	}
 	return p.writersLeft()
 }
 
-// intend makes what is about to be done to the jobs durable.
-func (p *performer) intend() error {
-	if err := p.agent.storeHeld(*p.held); err != nil {
-		return fmt.Errorf("cannot record what is about to be done to the jobs: %w", err)
+// intend makes what is about to be done to the jobs durable. What cannot be recorded
+// is not done, and so not undone either.
+func (p *performer) intend(change func(*Held)) error {
+	before := *p.held
+	next := before
+	change(&next)
+	err := p.hold(next)
+	if err == nil {
+		return nil
 	}
-	held := *p.held
-	p.record.Held = &held
-	if err := p.save(); err != nil {
-		return fmt.Errorf("cannot record what is about to be done to the jobs: %w", err)
+	p.setHeld(before)
+	err = errors.Join(err, p.agent.storeHeld(before))
+	return fmt.Errorf("cannot record what is about to be done to the jobs: %w", err)
+}
+
+// hold records what is held of the jobs, wherever it is kept.
+func (p *performer) hold(h Held) error {
+	p.setHeld(h)
+	return errors.Join(p.agent.storeHeld(h), p.save())
+}
+
+func (p *performer) setHeld(h Held) {
+	p.held, p.record.Held = &h, &h
+	if h.Empty() {
+		p.record.Held = nil
 	}
-	return nil
 }
 
 // runScripts runs the scripts of a name, each within a budget.
@@ -74,8 +90,7 @@ func (p *performer) preStop(ctx context.Context) error {
 	}
 	p.enter(PhasePreStop)
 	defer p.timed(PhasePreStop, time.Now())
-	p.held.PreStopped = true
-	if err := p.intend(); err != nil {
+	if err := p.intend(func(h *Held) { h.PreStopped = true }); err != nil {
 		return err
 	}
 	failpoint.Hit("before-pre-stop")
@@ -88,11 +103,11 @@ func (p *performer) preStop(ctx context.Context) error {
 func (p *performer) drain(ctx context.Context) error {
 	p.enter(PhaseDrain)
 	defer p.timed(PhaseDrain, time.Now())
-	if err := p.countServices(ctx); err != nil {
+	services, err := p.countServices(ctx)
+	if err != nil {
 		return err
 	}
-	p.held.Drained = true
-	if err := p.intend(); err != nil {
+	if err := p.intend(func(h *Held) { h.Drained, h.Services = true, services }); err != nil {
 		return err
 	}
 	failpoint.Hit("before-drain")
@@ -105,28 +120,28 @@ func (p *performer) drain(ctx context.Context) error {
 }
 
 func (p *performer) unmonitor(ctx context.Context) error {
-	ctx, cancel := step(ctx, p.agent.Settings.Budgets.Stop)
+	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.Stop)
 	defer cancel()
 	return p.agent.Supervisor.Unmonitor(ctx, p.held.names())
 }
 
 // countServices takes note of which services run, and as which processes.
-func (p *performer) countServices(ctx context.Context) error {
+func (p *performer) countServices(ctx context.Context) ([]HeldService, error) {
 	i, err := p.agent.inventory(ctx, LevelStop)
+	if err == nil {
+		err = i.CannotStop
+	}
+	if err == nil && i.AtRest {
+		err = errTakenOver
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if i.CannotStop != nil {
-		return i.CannotStop
-	}
-	if i.AtRest {
-		return errTakenOver
-	}
-	p.held.Services = nil
+	var all []HeldService
 	for _, s := range i.running() {
-		p.held.Services = append(p.held.Services, HeldService{Name: s.Name, Processes: s.Processes, Failing: s.State == jobs.Failing})
+		all = append(all, HeldService{Name: s.Name, Processes: s.Processes, Failing: s.State == jobs.Failing})
 	}
-	return nil
+	return all, nil
 }
 
 // stopServices marks the services as stopped by us, and stops them. The mark comes
@@ -142,14 +157,13 @@ func (p *performer) stopServices(ctx context.Context) error {
 	}
 	failpoint.Hit("marked")
 	p.watchMark()
-	p.held.Stopped = true
-	if err := p.intend(); err != nil {
+	if err := p.intend(func(h *Held) { h.Stopped = true }); err != nil {
 		return err
 	}
 	failpoint.Hit("before-stop")
 	defer failpoint.Hit("stopped")
 	p.downSince = time.Now()
-	ctx, cancel := step(ctx, p.agent.Settings.Budgets.Stop)
+	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.Stop)
 	defer cancel()
 	err := p.agent.Supervisor.Stop(ctx, asServices(p.held.Services), p.run.serviceTold)
 	p.tried = errors.Is(err, jobs.ErrNotStopped) && p.run.ctx.Err() == nil
@@ -244,8 +258,7 @@ func (p *performer) lock(ctx context.Context) error {
 	defer p.timed(PhaseLock, time.Now())
 	p.lockedSince = time.Now()
 	for _, layer := range p.inventory.Locks {
-		p.held.Locked = append(p.held.Locked, jobsOf(layer))
-		if err := p.intend(); err != nil {
+		if err := p.intend(func(h *Held) { h.Locked = append(slices.Clone(h.Locked), jobsOf(layer)) }); err != nil {
 			return err
 		}
 		failpoint.Hit("before-lock")
@@ -273,8 +286,7 @@ func (p *performer) hook(ctx context.Context) error {
 	}
 	p.enter(PhasePreSnapshot)
 	defer p.timed(PhasePreSnapshot, time.Now())
-	p.held.Hooked = jobsOf(scripts)
-	if err := p.intend(); err != nil {
+	if err := p.intend(func(h *Held) { h.Hooked = jobsOf(scripts) }); err != nil {
 		return err
 	}
 	failpoint.Hit("before-hook")

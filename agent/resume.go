@@ -45,7 +45,7 @@ func (p *performer) setGoing(thawed bool) error {
 	ctx := context.WithoutCancel(p.run.ctx)
 	p.checkAtRest(ctx)
 	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree}
-	if !thawed {
+	if !thawed && !g.held.Empty() {
 		p.agent.leaveHeld(g.held)
 		return errors.New("jobs are held as long as a filesystem is frozen")
 	}
@@ -70,15 +70,8 @@ func (p *performer) checkAtRest(ctx context.Context) {
 // saveHeld makes durable what is left of what is held. While undoing a failure
 // stops nothing: what was undone is then undone again by whoever comes after.
 func (p *performer) saveHeld(h Held) {
-	p.held, p.record.Held = &h, &h
-	if h.Empty() {
-		p.record.Held = nil
-	}
 	p.remember()
-	if err := p.agent.storeHeld(h); err != nil {
-		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
-	}
-	if err := p.save(); err != nil {
+	if err := p.hold(h); err != nil {
 		p.agent.Log.Error("cannot record what is held of the jobs", "run", p.run.ID(), "error", err)
 	}
 }

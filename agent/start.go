@@ -71,7 +71,7 @@ const lookAgain = time.Second
 // are ours, means that the director is putting new ones in place, or that the
 // supervisor is being started: that is waited for.
 func (g *going) awaitServices(ctx context.Context) (jobs.Owner, error) {
-	ctx, cancel := step(ctx, g.budget())
+	ctx, cancel := context.WithTimeout(ctx, g.budget())
 	defer cancel()
 	for {
 		all, err := g.agent.Supervisor.Services(ctx)
@@ -102,7 +102,7 @@ func (g *going) keepUp(ctx context.Context) error {
 	}
 	ctx, stop := g.unlessTaken(ctx)
 	defer stop()
-	starting, err := g.stopDrained(ctx, present)
+	starting, err := g.stopDrained(ctx, present, false)
 	if err == nil && len(starting) > 0 {
 		err = g.start(ctx, starting)
 	}
@@ -190,7 +190,7 @@ func (g *going) bringUp(ctx context.Context) (starting []string, failed, down er
 	if err != nil {
 		return nil, nil, err
 	}
-	starting, err = g.stopDrained(ctx, present)
+	starting, err = g.stopDrained(ctx, present, true)
 	if errors.Is(err, jobs.ErrMarked) {
 		return starting, nil, err
 	}
@@ -220,7 +220,7 @@ const failingPatience = 5 * time.Second
 
 // start has all services run. Those that did not run well before need not now.
 func (g *going) start(ctx context.Context, names []string) error {
-	ctx, cancel := step(ctx, g.budget())
+	ctx, cancel := context.WithTimeout(ctx, g.budget())
 	defer cancel()
 	well := slices.DeleteFunc(slices.Clone(names), g.held.failing)
 	ill := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !g.held.failing(name) })
@@ -229,7 +229,7 @@ func (g *going) start(ctx context.Context, names []string) error {
 		g.up()
 	}
 	if len(ill) > 0 {
-		ctx, cancel := step(ctx, failingPatience)
+		ctx, cancel := context.WithTimeout(ctx, failingPatience)
 		defer cancel()
 		if err := g.agent.Supervisor.Start(ctx, ill, g.run.serviceTold); err != nil {
 			g.note(fmt.Sprintf("services that did not run well before do not now: %v", err))
@@ -252,7 +252,7 @@ func (g *going) giveBack(ctx context.Context, started []string) (taken bool, err
 	g.note("the director has stopped the jobs while they were started: they are stopped again")
 	all, err := g.agent.Supervisor.Services(ctx)
 	if err == nil {
-		ctx, cancel := step(ctx, g.agent.Settings.Budgets.Stop)
+		ctx, cancel := context.WithTimeout(ctx, g.agent.Settings.Budgets.Stop)
 		defer cancel()
 		all = slices.DeleteFunc(all, func(s jobs.Service) bool { return !slices.Contains(started, s.Name) })
 		err = g.agent.Supervisor.Stop(ctx, all, g.run.serviceTold)
@@ -285,25 +285,30 @@ func (g *going) present(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// stopDrained stops the services that were drained, but not stopped. It returns all
-// that do not run then.
-func (g *going) stopDrained(ctx context.Context, present []string) (starting []string, err error) {
-	now, err := g.agent.Supervisor.Services(ctx)
+// stopDrained stops the services that were drained, but not stopped, and those whose
+// stop is under way still. It returns all that do not run then. Where they are not
+// ours, one that is being started is the director's to start.
+func (g *going) stopDrained(ctx context.Context, present []string, ours bool) (starting []string, err error) {
+	now, err := g.agent.settled(ctx)
 	if err != nil {
 		return present, err
 	}
-	var drained []HeldService
-	if !g.tried {
-		drained = g.held.drained()
-	} else if left := g.held.drained(); len(left) > 0 {
-		g.note(fmt.Sprintf("%d services did not stop and run on as they were drained", len(left)))
+	old := g.held.drained()
+	if g.tried && len(old) > 0 {
+		g.note(fmt.Sprintf("%d services did not stop and run on as they were drained", len(old)))
+		old = nil
 	}
-	drained = slices.DeleteFunc(drained, func(s HeldService) bool { return !slices.Contains(present, s.Name) })
-	for _, name := range present {
-		s, _ := serviceState(now, name)
-		was := slices.ContainsFunc(drained, func(d HeldService) bool { return d.Name == name })
-		if was || s.State != jobs.Running && s.State != jobs.Changing {
-			starting = append(starting, name)
+	var drained []HeldService
+	for _, held := range g.held.Services {
+		s, ok := serviceState(now, held.Name)
+		was := slices.ContainsFunc(old, func(o HeldService) bool { return o.Name == held.Name })
+		switch {
+		case !ok || !slices.Contains(present, held.Name):
+		case was || ours && !g.tried && s.State == jobs.Changing:
+			drained = append(drained, held)
+			starting = append(starting, held.Name)
+		case s.State != jobs.Running && s.State != jobs.Changing:
+			starting = append(starting, held.Name)
 		}
 	}
 	if len(drained) == 0 {
@@ -313,7 +318,7 @@ func (g *going) stopDrained(ctx context.Context, present []string) (starting []s
 		return starting, err
 	}
 	failpoint.Hit("before-stop-drained")
-	ctx, cancel := step(ctx, g.agent.Settings.Budgets.Stop)
+	ctx, cancel := context.WithTimeout(ctx, g.agent.Settings.Budgets.Stop)
 	defer cancel()
 	return starting, g.agent.Supervisor.Stop(ctx, asServices(drained), g.run.serviceTold)
 }

@@ -41,7 +41,7 @@ func (a *Agent) Yield(ctx context.Context) error {
 
 // Unyield takes the jobs back from the director. What a run had stopped before, and
 // the director neither stopped nor started since, is set going again.
-func (a *Agent) Unyield(context.Context) error {
+func (a *Agent) Unyield() error {
 	if err := os.Remove(a.YieldFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot forget that the director has the jobs: %w", err)
 	}

@@ -211,8 +211,8 @@ func (h *Handler) yield(ctx context.Context, _ Call) (any, error) {
 	return "yielded", h.Agent.Yield(ctx)
 }
 
-func (h *Handler) unyield(ctx context.Context, _ Call) (any, error) {
-	return "unyielded", h.Agent.Unyield(ctx)
+func (h *Handler) unyield(context.Context, Call) (any, error) {
+	return "unyielded", h.Agent.Unyield()
 }
 
 func (h *Handler) metrics(context.Context, Call) (any, error) { return h.Metrics() }
