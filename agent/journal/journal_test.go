@@ -1,29 +1,24 @@
 package journal_test
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"go.etcd.io/bbolt"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/journal"
-	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
 // writerEnv names the directory of the journal to which this test binary, run
+
 // again, writes until it is killed.
+
 const writerEnv = "JOURNAL_TEST_WRITER"
 
 func TestMain(m *testing.M) {
@@ -38,7 +33,9 @@ func TestMain(m *testing.M) {
 }
 
 // write puts one record after the other and prints the id of each that is
+
 // durable.
+
 func write(dir string) int {
 	j, err := journal.Open(dir)
 	if err != nil {
@@ -71,6 +68,7 @@ func open(t testing.TB, dir string) *journal.Journal {
 }
 
 // begun is a record of a run that started at a second and is under way.
+
 func begun(id string, second int) agent.Record {
 	return agent.Record{
 		Request: agent.Request{ID: id, Trigger: agent.TriggerManual, Level: agent.LevelFreeze},
@@ -80,6 +78,7 @@ func begun(id string, second int) agent.Record {
 }
 
 // ended is one of a run that is over.
+
 func ended(id string, second int) agent.Record {
 	r := begun(id, second)
 	r.Phase = ""
@@ -88,6 +87,7 @@ func ended(id string, second int) agent.Record {
 }
 
 // kept is one of a run whose snapshot is still there.
+
 func kept(id string, second int) agent.Record {
 	r := ended(id, second)
 	r.Snapshots = []agent.Snapshot{{CID: "snap-" + id, RunID: id, State: agent.SnapshotKnown}}
@@ -95,6 +95,7 @@ func kept(id string, second int) agent.Record {
 }
 
 // ids are those of all records, in the journal's order.
+
 func ids(t testing.TB, j *journal.Journal) []string {
 	t.Helper()
 	all, err := j.All()
@@ -247,204 +248,14 @@ func TestJournalThatCannotBeOpenedIsNamed(t *testing.T) {
 	}
 }
 
-func TestRecordsSurviveTheWritersDeath(t *testing.T) {
-	dir := t.TempDir()
-	var durable []string
-	for round := range 4 {
-		durable = append(durable, writeAndKill(t, dir, 10+7*round)...)
-		j, err := journal.Open(dir)
-		must(t, err)
-		for _, id := range durable {
-			if _, ok, err := j.Get(id); !ok || err != nil {
-				t.Errorf("round %d: run %s is lost: %v", round, id, err)
-			}
-		}
-		if damaged, err := j.Damaged(); len(damaged) > 0 || err != nil {
-			t.Errorf("round %d: damaged are %v, %v", round, damaged, err)
-		}
-		must(t, j.Close())
-	}
-}
-
 // writeAndKill has another process write records, kills it after some and
-// returns all that it said were durable.
-func writeAndKill(t testing.TB, dir string, after int) []string {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), writerEnv+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	var said []string
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		said = append(said, lines.Text())
-		if len(said) == after {
-			must(t, cmd.Process.Kill())
-		}
-	}
-	_ = cmd.Wait()
-	if len(said) < after {
-		t.Fatalf("the writer ended after %d records: %s", len(said), cmd.ProcessState)
-	}
-	return said
-}
 
-func TestFullDiskLosesNothingAndIsGotOver(t *testing.T) {
-	for name, mount := range map[string]func(testing.TB) string{"tmpfs": smallTmpfs, "ext4": smallExt4} {
-		t.Run(name, func(t *testing.T) {
-			dir := mount(t)
-			j, err := journal.Open(dir)
-			must(t, err)
-			defer func() { must(t, j.Close()) }()
-			must(t, j.Put(kept("first", 1)))
-			fill(t, dir+"/fill")
-			written, err := putUntilFull(j)
-			if err == nil || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), fmt.Sprintf("run big-%d", written)) {
-				t.Fatalf("after %d records: %v", written, err)
-			}
-			want := []string{"first"}
-			for i := range written {
-				want = append(want, fmt.Sprintf("big-%d", i))
-			}
-			wantIDs(t, j, want...)
-			must(t, j.Close())
-			j, err = journal.Open(dir) // a daemon that starts now must be able to recover
-			must(t, err)
-			wantIDs(t, j, want...)
-			must(t, os.Remove(dir+"/fill"))
-			must(t, j.Put(begun("last", 1<<20)))
-			wantIDs(t, j, append(want, "last")...)
-			must(t, j.Close())
-			j, err = journal.Open(dir)
-			must(t, err)
-			wantIDs(t, j, append(want, "last")...)
-		})
-	}
-}
+// returns all that it said were durable.
 
 // putUntilFull puts large records, and says how many were taken before the
+
 // error.
-func putUntilFull(j *journal.Journal) (int, error) {
-	for i := range 1000 {
-		r := ended(fmt.Sprintf("big-%d", i), 10+i)
-		r.Report.Error = strings.Repeat("x", 64<<10)
-		if err := j.Put(r); err != nil {
-			return i, err
-		}
-	}
-	return 1000, nil
-}
 
 // fill fills a filesystem up with one file.
-func fill(t testing.TB, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	must(t, err)
-	defer f.Close()
-	for size := 1 << 16; size >= 1<<10; size /= 2 {
-		for err == nil {
-			_, err = f.Write(make([]byte, size))
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-		err = nil
-	}
-	if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-}
-
-func smallTmpfs(t testing.TB) string {
-	t.Helper()
-	at := t.TempDir()
-	must(t, syscall.Mount("none", at, "tmpfs", 0, "size=4m"))
-	t.Cleanup(func() { must(t, syscall.Unmount(at, 0)) })
-	return at
-}
-
-func smallExt4(t testing.TB) string {
-	t.Helper()
-	f, err := loopfs.Make(t.TempDir(), "small", "ext4", 8<<20)
-	must(t, err)
-	t.Cleanup(func() { must(t, f.Close()) })
-	return f.Mount
-}
 
 // damage writes records as bytes, past the journal.
-func damage(t testing.TB, dir string, docs map[string]string) {
-	t.Helper()
-	db, err := bbolt.Open(filepath.Join(dir, journal.File), 0o600, &bbolt.Options{Timeout: time.Second})
-	must(t, err)
-	must(t, db.Update(func(tx *bbolt.Tx) error {
-		for id, doc := range docs {
-			if err := tx.Bucket([]byte("runs")).Put([]byte(id), []byte(doc)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	must(t, db.Close())
-}
-
-func TestDamagedRecordsKeepNobodyFromTheOthers(t *testing.T) {
-	dir := t.TempDir()
-	j, err := journal.Open(dir)
-	must(t, err)
-	must(t, j.Put(begun("a", 1)))
-	must(t, j.Put(kept("z", 2)))
-	must(t, j.Close())
-	damage(t, dir, map[string]string{
-		"garbage": "\x00\xff", "cut": `{"request":{"id":"cut"`, "null": "null", "another": `{"request":{"id":"a"}}`, "empty": "",
-	})
-	names := []string{"another", "cut", "empty", "garbage", "null"}
-	for _, name := range []string{"when they are found", "at every later start"} {
-		t.Run(name, func(t *testing.T) {
-			j, err := journal.Open(dir)
-			must(t, err)
-			defer func() { must(t, j.Close()) }()
-			wantIDs(t, j, "a", "z")
-			damaged, err := j.Damaged()
-			must(t, err)
-			if diff := cmp.Diff(names, damaged); diff != "" {
-				t.Errorf("damaged, -want +got:\n%s", diff)
-			}
-			for _, id := range names {
-				want := "cannot read run " + id + " from the journal: its record is damaged"
-				if _, ok, err := j.Get(id); ok || err == nil || err.Error() != want {
-					t.Errorf("got %t, %v\nwant %s", ok, err, want)
-				}
-			}
-			must(t, j.Put(ended("a", 1)))
-		})
-	}
-}
-
-func TestDamagedRecordIsKeptAsItWas(t *testing.T) {
-	dir := t.TempDir()
-	j, err := journal.Open(dir)
-	must(t, err)
-	must(t, j.Close())
-	damage(t, dir, map[string]string{"bad": "CID snap-7"})
-	j, err = journal.Open(dir)
-	must(t, err)
-	must(t, j.Close())
-	db, err := bbolt.Open(filepath.Join(dir, journal.File), 0o600, &bbolt.Options{ReadOnly: true})
-	must(t, err)
-	defer db.Close()
-	must(t, db.View(func(tx *bbolt.Tx) error {
-		if got := string(tx.Bucket([]byte("damaged")).Get([]byte("bad"))); got != "CID snap-7" {
-			t.Errorf("got %q", got)
-		}
-		return nil
-	}))
-}
-
-func TestJournalWithoutDamageNamesNone(t *testing.T) {
-	j := open(t, t.TempDir())
-	must(t, j.Put(begun("a", 1)))
-	if damaged, err := j.Damaged(); len(damaged) > 0 || err != nil {
-		t.Errorf("got %v, %v", damaged, err)
-	}
-}
