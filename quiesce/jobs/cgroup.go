@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // cgroup is the control group of one script, below our own.
@@ -59,14 +61,11 @@ func ownCgroup() string {
 // cgroupMount is where cgroup2 is mounted, alone or beside version 1, and which
 // control group is to be seen there. It is "" if it is nowhere.
 func cgroupMount() (at, root string) {
-	text, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(text)) {
-		mount, filesystem, _ := strings.Cut(line, " - ")
-		if fields := strings.Fields(mount); strings.HasPrefix(filesystem, "cgroup2 ") && len(fields) > 4 {
-			return fields[4], fields[3]
-		}
+	found, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil || len(found) == 0 {
+		return "", ""
 	}
-	return "", ""
+	return found[0].Mountpoint, found[0].Root
 }
 
 func (g *cgroup) add(pid int) error { return g.write(g.path, "cgroup.procs", strconv.Itoa(pid)) }

@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce/jobs/processes"
 )
 
 // leader is a script's process, which leads the process group of what it has
@@ -24,12 +25,9 @@ type leader struct {
 // its command line.
 func (l Layout) leftLeaders() []leader {
 	var all []leader
-	for _, pid := range processes() {
-		if st, ok := readStat(pid); !ok || st.ended || st.group != pid || st.session != pid {
-			continue
-		}
-		if s, ok := l.scriptOf(pid); ok && slices.Contains(readStrings(pid, "cmdline"), s.Path) {
-			all = append(all, leader{s, pid})
+	for _, p := range processes.Read().Leaders() {
+		if s, ok := l.scriptOf(p.PID); ok && slices.Contains(readStrings(p.PID, "cmdline"), s.Path) {
+			all = append(all, leader{s, p.PID})
 		}
 	}
 	return all
@@ -50,47 +48,12 @@ func (l Layout) scriptOf(pid int) (Script, bool) {
 // kill ends the process group, and returns when it has ended.
 func (l leader) kill(ctx context.Context) error {
 	return until(ctx, func() bool {
-		left := slices.ContainsFunc(processes(), func(pid int) bool {
-			st, ok := readStat(pid)
-			return ok && !st.ended && st.group == l.pid
-		})
-		if left {
+		left := processes.Read().Group(l.pid)
+		if len(left) > 0 {
 			_ = syscall.Kill(-l.pid, syscall.SIGKILL)
 		}
-		return !left
+		return len(left) == 0
 	})
-}
-
-func processes() []int {
-	var all []int
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			all = append(all, pid)
-		}
-	}
-	return all
-}
-
-// stat is what is used of /proc/PID/stat.
-type stat struct {
-	ended          bool // nobody has waited for it yet
-	group, session int
-}
-
-func readStat(pid int) (stat, bool) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return stat{}, false
-	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]) // before it is a name that may hold anything
-	if len(fields) < 4 {
-		return stat{}, false
-	}
-	group, err := strconv.Atoi(string(fields[2]))
-	session, sessionErr := strconv.Atoi(string(fields[3]))
-	ended := slices.Contains([]string{"Z", "X"}, string(fields[0]))
-	return stat{ended, group, session}, err == nil && sessionErr == nil
 }
 
 // readStrings reads a file of strings that lies in the memory of a process. The

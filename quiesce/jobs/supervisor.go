@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/quiesced/quiesced/quiesce/jobs/processes"
 )
 
 // State is how a service is, by its supervisor's word.
@@ -19,10 +21,7 @@ const (
 )
 
 // Process is one process, distinct from all others of this boot.
-type Process struct {
-	PID       int
-	StartTime uint64 // clock ticks after boot
-}
+type Process = processes.Process
 
 // Service is what a supervisor keeps running.
 type Service struct {

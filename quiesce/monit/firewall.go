@@ -1,7 +1,6 @@
 package monit
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // FirewallGroup is the net_cls control group whose processes the firewall of some
@@ -21,8 +22,8 @@ const FirewallGroup = "monit-api-access"
 // this comes before the first.
 func JoinFirewallGroup() (bool, error) { return joinFirewallGroup("/proc/self/mountinfo", os.Getpid()) }
 
-func joinFirewallGroup(mountinfo string, pid int) (bool, error) {
-	root, err := netClassRoot(mountinfo)
+func joinFirewallGroup(table string, pid int) (bool, error) {
+	root, err := netClassRoot(table)
 	if err != nil || root == "" {
 		return false, err
 	}
@@ -42,35 +43,20 @@ func joinFirewallGroup(mountinfo string, pid int) (bool, error) {
 }
 
 // netClassRoot is where the net_cls hierarchy is mounted, or "".
-func netClassRoot(mountinfo string) (string, error) {
-	f, err := os.Open(mountinfo)
+func netClassRoot(path string) (string, error) {
+	table, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("cannot look for net_cls: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		mount, super, _ := strings.Cut(lines.Text(), " - ")
-		m, s := strings.Fields(mount), strings.Fields(super)
-		if len(m) >= 5 && len(s) >= 3 && s[0] == "cgroup" && slices.Contains(strings.Split(s[2], ","), "net_cls") {
-			return unescape(m[4]), nil
+	defer func() { _ = table.Close() }()
+	found, err := mountinfo.GetMountsFromReader(table, mountinfo.FSTypeFilter("cgroup"))
+	if err != nil {
+		return "", fmt.Errorf("cannot look for net_cls: %w", err)
+	}
+	for _, m := range found {
+		if slices.Contains(strings.Split(m.VFSOptions, ","), "net_cls") {
+			return m.Mountpoint, nil
 		}
 	}
-	return "", lines.Err()
-}
-
-// unescape undoes mountinfo's octal escapes.
-func unescape(s string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
+	return "", nil
 }

@@ -10,32 +10,36 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/quiesced/quiesced/quiesce/jobs"
 )
+
+// Process is one process, distinct from all others of this boot.
+type Process struct {
+	PID       int
+	StartTime uint64 // clock ticks after boot
+}
 
 // stat is what is used of /proc/PID/stat.
 type stat struct {
-	jobs.Process
-	parent int
-	ended  bool // a zombie, which its parent has not seen yet
+	Process
+	parent, group, session int
+	ended                  bool // a zombie, which its parent has not seen yet
 }
 
 // Find returns the process that has a pid now. It answers false if none runs.
-func Find(pid int) (jobs.Process, bool) {
+func Find(pid int) (Process, bool) {
 	s, ok := read(pid)
 	return s.Process, ok && !s.ended
 }
 
 // Alive says whether p runs.
-func Alive(p jobs.Process) bool {
+func Alive(p Process) bool {
 	found, ok := Find(p.PID)
 	return ok && found == p
 }
 
 // StartedAfter says whether p was started later than a time of the wall clock, with
 // two seconds' grace.
-func StartedAfter(p jobs.Process, when time.Time) bool {
+func StartedAfter(p Process, when time.Time) bool {
 	var sinceBoot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
 		return false
@@ -76,15 +80,15 @@ func Read() Table {
 }
 
 // Find returns the process that had a pid.
-func (t Table) Find(pid int) (jobs.Process, bool) {
+func (t Table) Find(pid int) (Process, bool) {
 	s, ok := t.byPID[pid]
 	return s.Process, ok && !s.ended
 }
 
 // Tree lists those of the roots that ran, and all that descended from them, sorted by
 // pid. A child whose parent had ended is no longer found by it.
-func (t Table) Tree(roots ...jobs.Process) []jobs.Process {
-	var found []jobs.Process
+func (t Table) Tree(roots ...Process) []Process {
+	var found []Process
 	seen := map[int]bool{}
 	var add func(stat)
 	add = func(s stat) {
@@ -104,7 +108,27 @@ func (t Table) Tree(roots ...jobs.Process) []jobs.Process {
 			add(s)
 		}
 	}
-	slices.SortFunc(found, func(a, b jobs.Process) int { return a.PID - b.PID })
+	slices.SortFunc(found, func(a, b Process) int { return a.PID - b.PID })
+	return found
+}
+
+// Group lists those that run in a process group.
+func (t Table) Group(id int) []Process {
+	return t.those(func(s stat) bool { return s.group == id })
+}
+
+// Leaders lists those that run and lead a session.
+func (t Table) Leaders() []Process {
+	return t.those(func(s stat) bool { return s.session == s.PID })
+}
+
+func (t Table) those(wanted func(stat) bool) []Process {
+	var found []Process
+	for _, s := range t.byPID {
+		if !s.ended && wanted(s) {
+			found = append(found, s.Process)
+		}
+	}
 	return found
 }
 
@@ -122,11 +146,13 @@ func parse(pid int, b []byte) (stat, bool) {
 	if len(f) < 20 {
 		return stat{}, false
 	}
-	parent, err := strconv.Atoi(string(f[1]))
-	if err != nil {
-		return stat{}, false
+	s := stat{Process: Process{PID: pid}, ended: bytes.ContainsAny(f[0], "ZX")}
+	var err error
+	for i, into := range []*int{&s.parent, &s.group, &s.session} {
+		if *into, err = strconv.Atoi(string(f[1+i])); err != nil {
+			return stat{}, false
+		}
 	}
-	start, err := strconv.ParseUint(string(f[19]), 10, 64)
-	ended := bytes.ContainsAny(f[0], "ZX")
-	return stat{Process: jobs.Process{PID: pid, StartTime: start}, parent: parent, ended: ended}, err == nil
+	s.StartTime, err = strconv.ParseUint(string(f[19]), 10, 64)
+	return s, err == nil
 }

@@ -11,12 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quiesced/quiesced/quiesce/jobs"
 	"github.com/quiesced/quiesced/quiesce/jobs/processes"
 )
 
 // family starts a shell with a child, and returns both, when both run.
-func family(t *testing.T) (cmd *exec.Cmd, parent, child jobs.Process) {
+func family(t *testing.T) (cmd *exec.Cmd, parent, child processes.Process) {
 	t.Helper()
 	cmd = exec.Command("sh", "-c", "sleep 100 & echo $!; wait")
 	out, err := cmd.StdoutPipe()
@@ -34,7 +33,7 @@ func family(t *testing.T) (cmd *exec.Cmd, parent, child jobs.Process) {
 	return cmd, find(t, cmd.Process.Pid), find(t, pid)
 }
 
-func find(t *testing.T, pid int) jobs.Process {
+func find(t *testing.T, pid int) processes.Process {
 	t.Helper()
 	p, ok := processes.Find(pid)
 	if !ok {
@@ -76,7 +75,7 @@ func TestWatchSeesEachEnd(t *testing.T) {
 	}
 }
 
-func waitFor(t *testing.T, w *processes.Watch, p jobs.Process) {
+func waitFor(t *testing.T, w *processes.Watch, p processes.Process) {
 	t.Helper()
 	for w.Alive(p) {
 		begun := time.Now()

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // Watch waits for the ends of processes. It is used by one goroutine.
 type Watch struct {
-	open map[jobs.Process]int // pidfds
-	wake *os.File             // an eventfd: a context has ended
+	open map[Process]int // pidfds
+	wake *os.File        // an eventfd: a context has ended
 }
 
 // NewWatch watches nothing yet.
@@ -24,11 +22,11 @@ func NewWatch() (*Watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make an eventfd: %w", err)
 	}
-	return &Watch{open: map[jobs.Process]int{}, wake: os.NewFile(uintptr(fd), "eventfd")}, nil
+	return &Watch{open: map[Process]int{}, wake: os.NewFile(uintptr(fd), "eventfd")}, nil
 }
 
 // Add has processes watched. Those that have ended already are passed over.
-func (w *Watch) Add(all ...jobs.Process) error {
+func (w *Watch) Add(all ...Process) error {
 	for _, p := range all {
 		if _, ok := w.open[p]; ok {
 			continue
@@ -50,7 +48,7 @@ func (w *Watch) Add(all ...jobs.Process) error {
 }
 
 // Alive says whether p is watched and has not ended, as far as Wait has seen.
-func (w *Watch) Alive(p jobs.Process) bool {
+func (w *Watch) Alive(p Process) bool {
 	_, ok := w.open[p]
 	return ok
 }
@@ -60,7 +58,7 @@ func (w *Watch) Wait(ctx context.Context, d time.Duration) error {
 	stop := context.AfterFunc(ctx, func() { _, _ = w.wake.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 	defer stop()
 	fds := []unix.PollFd{{Fd: int32(w.wake.Fd()), Events: unix.POLLIN}}
-	order := make([]jobs.Process, 1, len(w.open)+1)
+	order := make([]Process, 1, len(w.open)+1)
 	for p, fd := range w.open {
 		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 		order = append(order, p)
@@ -83,6 +81,6 @@ func (w *Watch) Close() error {
 	for _, fd := range w.open {
 		_ = unix.Close(fd)
 	}
-	w.open = map[jobs.Process]int{}
+	w.open = map[Process]int{}
 	return w.wake.Close()
 }
