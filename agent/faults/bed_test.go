@@ -27,8 +27,7 @@ type bed struct {
 	waiter    *exec.Cmd     // blocked on the bystander for as long as it is frozen
 	woken     chan struct{} // closed when waiter has ended
 	writer    *exec.Cmd
-	log       *os.File  // of writer
-	watchdog  *exec.Cmd // thaws and unmounts when this process is gone
+	log       *os.File // of writer
 	cases     int
 }
 
@@ -133,9 +132,7 @@ func (b *bed) make() (err error) {
 	if b.bystander, err = loopfs.Make(b.dir, "bystander", "ext4", 8<<20); err != nil {
 		return err
 	}
-	const thaw = `while kill -0 $1; do sleep 1; done; fsfreeze -u "$2"; fsfreeze -u "$3"; sleep 2; umount "$2" "$3"`
-	b.watchdog = exec.Command("sh", "-c", thaw, "sh", strconv.Itoa(os.Getpid()), b.disk.Mount, b.bystander.Mount)
-	if err := errors.Join(b.watchdog.Start(), b.startWriter(), b.freezeBystander()); err != nil || b.kind.level == agent.LevelFreeze {
+	if err := errors.Join(b.startWriter(), b.freezeBystander()); err != nil || b.kind.level == agent.LevelFreeze {
 		return err
 	}
 	b.site, err = newSite(filepath.Join(b.dir, "site"), b.disk.Mount, b.kind)
@@ -181,11 +178,9 @@ func (b *bed) close() error {
 		errs = append(errs, exec.Command("fsfreeze", "-u", b.bystander.Mount).Run())
 		<-b.woken
 	}
-	for _, cmd := range []*exec.Cmd{b.writer, b.watchdog} {
-		if cmd != nil && cmd.Process != nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
+	if b.writer != nil && b.writer.Process != nil {
+		_ = b.writer.Process.Kill()
+		_ = b.writer.Wait()
 	}
 	for _, fs := range []*loopfs.FS{b.bystander, b.disk} {
 		if fs != nil {

@@ -72,14 +72,14 @@ func playRole(role, at string) int {
 	return 0
 }
 
-// writeOn writes to a file again and again until it is killed, and notes, where
+// writeOn writes to a file again and again until it is killed or alone, and notes, where
 // nothing is frozen, when each write began and when it had returned.
 func writeOn(at string) int {
 	file, err := os.Create(filepath.Join(at, "written-on"))
 	if err != nil {
 		return 1
 	}
-	for {
+	for parent := os.Getppid(); os.Getppid() == parent; {
 		began := time.Now().UnixNano()
 		if _, err := file.WriteAt([]byte("x"), 0); err != nil {
 			return 1
@@ -87,6 +87,7 @@ func writeOn(at string) int {
 		fmt.Println(began, time.Now().UnixNano())
 		time.Sleep(5 * time.Millisecond)
 	}
+	return 0
 }
 
 // helper prepares a run of this test binary as a helper.

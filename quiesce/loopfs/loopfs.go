@@ -6,11 +6,13 @@ package loopfs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -59,13 +61,35 @@ func Format(image, fstype string) error {
 }
 
 // Mount mounts an image at a directory, which it makes, with mount(8)'s
-// options added to "loop".
+// options added to "loop". What is still mounted there when the caller's process has
+// ended, be it killed, is thawed and unmounted.
 func Mount(image, at string, options ...string) error {
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
+	after, err := afterwards()
+	if err != nil {
+		return fmt.Errorf("cannot have %q unmounted in the end: %w", at, err)
+	}
+	if _, err := fmt.Fprintln(after, at); err != nil {
+		return fmt.Errorf("cannot have %q unmounted in the end: %w", at, err)
+	}
 	return execute("mount", "-o", strings.Join(append([]string{"loop"}, options...), ","), image, at)
 }
+
+// afterwards starts a process, once, that waits for this one's end. It then thaws and
+// unmounts, the newest first, what is still mounted of the mount points that it was
+// told.
+var afterwards = sync.OnceValues(func() (io.Writer, error) {
+	cmd := exec.Command("sh", "-c", `tac | while IFS= read -r at; do fsfreeze -u "$at"; umount -l "$at"; done 2>/dev/null`)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	told, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	return told, cmd.Start()
+})
 
 // unmountTries bounds the wait for somebody who still uses a filesystem.
 const unmountTries = 50

@@ -1,6 +1,8 @@
 package loopfs_test
 
 import (
+	"bufio"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,51 @@ import (
 
 	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
+
+// roleEnv makes the test binary a process that mounts and freezes, and is killed.
+const roleEnv = "LOOPFS_TEST_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(roleEnv); dir != "" {
+		f, err := loopfs.Make(dir, "store", "ext4", 16<<20)
+		if err == nil {
+			err = exec.Command("fsfreeze", "-f", f.Mount).Run()
+		}
+		fmt.Println(err)
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestKilledProcessLeavesNothingMountedOrFrozen(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "store")
+	stop, err := loopfs.ThawAfter(at, time.Minute)
+	must(t, err)
+	defer stop()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleEnv+"="+dir)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	said, err := bufio.NewReader(out).ReadString('\n')
+	must(t, err)
+	if said != "<nil>\n" {
+		t.Fatalf("cannot freeze: %s", said)
+	}
+	device := findmnt(at, "SOURCE")
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := os.Stat("/sys/block/" + filepath.Base(device) + "/loop")
+		if os.IsNotExist(err) && findmnt(at, "FSTYPE") == "" {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%s is still mounted: %q", device, findmnt(at, "FSTYPE"))
+		}
+	}
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
