@@ -2,6 +2,7 @@ package monit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -50,9 +51,9 @@ const maxStatus = 16 << 20
 
 // New makes a client, which connects when it is used.
 func New(c Config) *Client {
-	c.URL = strings.TrimSuffix(or(c.URL, "http://127.0.0.1:2822"), "/")
-	c.UserFile = or(c.UserFile, "/var/vcap/monit/monit.user")
-	c.Group = or(c.Group, "vcap")
+	c.URL = strings.TrimSuffix(cmp.Or(c.URL, "http://127.0.0.1:2822"), "/")
+	c.UserFile = cmp.Or(c.UserFile, "/var/vcap/monit/monit.user")
+	c.Group = cmp.Or(c.Group, "vcap")
 	return &Client{
 		config: c,
 		token:  rand.Text(),
@@ -68,13 +69,6 @@ func New(c Config) *Client {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 func (c *Client) String() string {
