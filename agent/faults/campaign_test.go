@@ -133,11 +133,13 @@ func (p *beds) playDrawn(t *testing.T, d drawn, made, clean *atomic.Int64) {
 	p.use(t, d.on, func(v *vm) error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		after(d.cancel, func() { _ = v.client.Cancel(ctx, runID) })
-		after(d.second, func() { _, _ = v.client.Take(ctx, agent.Request{ID: "second", Level: d.on.level, Wait: true}) })
+		cancelled := after(d.cancel, func() { _ = v.client.Cancel(ctx, runID) })
+		asked := after(d.second, func() { _, _ = v.client.Take(ctx, agent.Request{ID: "second", Level: d.on.level, Wait: true}) })
 		if err := v.play(d.steps, d.steps[0].held()...); err != nil {
 			return err
 		}
+		<-cancelled
+		<-asked
 		if err := v.idle(); err != nil {
 			return err
 		}
@@ -161,10 +163,18 @@ func (d drawn) unrecorded() bool {
 	return d.cancel > 0 || d.second > 0 || slices.ContainsFunc(d.steps, step.early)
 }
 
-func after(d time.Duration, do func()) {
-	if d > 0 {
-		time.AfterFunc(d, do)
+// after does something after a time, if there is one, and tells when that is done.
+func after(d time.Duration, do func()) <-chan struct{} {
+	done := make(chan struct{})
+	if d == 0 {
+		close(done)
+		return done
 	}
+	time.AfterFunc(d, func() {
+		defer close(done)
+		do()
+	})
+	return done
 }
 
 // idle waits until no run is under way, nor one that waits.
