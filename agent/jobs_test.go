@@ -182,6 +182,20 @@ func TestCancelledWhileServicesStopTheyAreStartedAnew(t *testing.T) {
 	}
 }
 
+func TestServicesThatHadToBeKilledAreStartedAnew(t *testing.T) {
+	in := newInstance(t)
+	in.sup.kills.Store(true)
+	report := in.take(agent.LevelStop)
+	in.atRest(report, map[string]jobs.State{"db": jobs.Running, "proxy": jobs.Running}, "")
+	if report.Outcome != agent.OutcomeFailed || report.Clean {
+		t.Errorf("got %+v", report)
+	}
+	want := []string{"db pre-stop", "db drain", "db pre-start", "db post-start"}
+	if got := in.scriptsRan(); !slices.Equal(got, want) {
+		t.Errorf("ran %q, want %q", got, want)
+	}
+}
+
 // full is where what is held can be kept for so many times.
 type full struct {
 	agent.HeldStore

@@ -25,6 +25,7 @@ type supervisor struct {
 	services map[string]jobs.Service // guarded by mu
 	broken   []string                // guarded by mu: services that fail whenever they are to run
 	began    []string                // guarded by mu: what was asked for
+	kills    atomic.Bool             // the next stop has to kill, as systemd does in the end
 	slow     atomic.Bool             // the next stop takes until nobody waits for it any more
 	during   func(moment string)     // called before and after each of ours takes effect
 }
@@ -114,7 +115,11 @@ func (s *supervisor) Stop(ctx context.Context, services []jobs.Service, _ func(s
 		<-ctx.Done()
 		return &jobs.ServiceError{Op: "stop", Service: names[0], Err: jobs.ErrNotStopped}
 	}
-	return s.act("stop", names, func(one *jobs.Service) { one.State, one.Monitored = jobs.Stopped, false })
+	killed := s.act("stop", names, func(one *jobs.Service) { one.State, one.Monitored = jobs.Stopped, false })
+	if s.kills.CompareAndSwap(true, false) {
+		killed = &jobs.ServiceError{Op: "stop", Service: names[0], Err: jobs.ErrNotStopped}
+	}
+	return killed
 }
 
 func (s *supervisor) Start(_ context.Context, names []string, _ func(string, jobs.State)) error {

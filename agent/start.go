@@ -204,7 +204,7 @@ func (g *going) bringUp(ctx context.Context) (starting []string, failed, down er
 // preStart runs the pre-start scripts to their end once, and only where no service
 // runs: they may take away what a running one has.
 func (g *going) preStart(ctx context.Context, allDown bool) error {
-	if !allDown || g.held.PreStarted || g.tried {
+	if !allDown || g.held.PreStarted || len(g.held.drained()) > 0 {
 		return nil
 	}
 	g.run.setPhase(PhasePreStart)
