@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,6 +27,15 @@ func playThawingDaemon(binary, dir, mnt string) int {
 		err = g.LockState()
 	}
 	return beatOn(g, err)
+}
+
+// The main thread of a blocked daemon is not the one that is blocked: the
+// kernel wakes the main thread for a signal to the process, and while that one
+// sleeps uninterruptibly a SIGSTOP stops nobody.
+func init() {
+	if os.Getenv(roleEnv) == "blocked daemon" {
+		runtime.LockOSThread()
+	}
 }
 
 // playBlockedDaemon is a daemon that writes to what it froze.
