@@ -81,6 +81,7 @@ type Report struct {
 	Error     string // with its cause; "" when succeeded
 	Yielded   bool   // services are left to the director as they are, some of them stopped
 	Recovered bool   // another daemon than the one that began it ended it
+	Unbroken  *bool  // of a hold: the instance was at rest from the lease's start to its end; else nil
 }
 
 // DiskResult is what became of one disk.

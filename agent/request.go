@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -41,6 +42,10 @@ type Request struct {
 	AllowDegrade bool              // a lesser level is reported instead of failing the run
 	Wait         bool              // for the work that holds the VM, instead of a BusyError
 	By           string            // who asks, for the record
+
+	// Lease makes the run a hold when it is not zero: somebody else takes the
+	// snapshot, and the instance is at rest until he says so or the lease runs out.
+	Lease time.Duration
 }
 
 // idPattern keeps ids usable as names of directories and tokens of subjects.

@@ -16,6 +16,7 @@ const (
 	KindUnknownMethod Kind = "unknown_method" // told apart from bosh-agent's refusal by having a kind
 	KindRefused       Kind = "refused"        // not as things are; nothing was touched
 	KindNotFound      Kind = "not_found"      // an unknown snapshot
+	KindNotAttached   Kind = "not_attached"   // a disk that is none of this VM's: there is nothing to quiesce
 	KindBusy          Kind = "busy"           // other work holds the VM
 	KindForbidden     Kind = "forbidden"      // the caller may not
 	KindCancelled     Kind = "cancelled"      // somebody cancelled it; everything was set going again

@@ -25,7 +25,8 @@ type Report struct {
 	Error     string             `json:"error,omitempty"`
 	Yielded   bool               `json:"yielded,omitempty"`
 	Recovered bool               `json:"recovered,omitempty"`
-	Metrics   []Sample           `json:"metrics,omitempty"` // of this run; not stored
+	Unbroken  *bool              `json:"unbroken,omitempty"` // of a hold
+	Metrics   []Sample           `json:"metrics,omitempty"`  // of this run; not stored
 }
 
 // DiskResult is what became of one disk.
@@ -59,7 +60,7 @@ func FromReport(r agent.Report) Report {
 		ID: r.ID, Trigger: string(r.Trigger), By: r.By, Outcome: string(r.Outcome),
 		Asked: string(r.Asked), Reached: string(r.Reached), Clean: r.Clean, Reason: r.Reason,
 		Disks: make([]DiskResult, 0, len(r.Disks)), Started: r.Started.UTC(), Ended: r.Ended.UTC(),
-		Error: r.Error, Yielded: r.Yielded, Recovered: r.Recovered, Notes: r.Notes,
+		Error: r.Error, Yielded: r.Yielded, Recovered: r.Recovered, Notes: r.Notes, Unbroken: r.Unbroken,
 	}
 	for _, d := range r.Disks {
 		w.Disks = append(w.Disks, DiskResult{d.CID, d.SnapshotCID, d.Clean, d.Unresolved, d.Took.Seconds(), d.Error})
@@ -111,7 +112,7 @@ func (w Report) Domain() agent.Report {
 	r := agent.Report{
 		ID: w.ID, Trigger: agent.Trigger(w.Trigger), By: w.By, Outcome: agent.Outcome(w.Outcome),
 		Asked: agent.Level(w.Asked), Reached: agent.Level(w.Reached), Clean: w.Clean, Reason: w.Reason,
-		Started: w.Started, Ended: w.Ended, Error: w.Error, Yielded: w.Yielded, Recovered: w.Recovered, Notes: w.Notes,
+		Started: w.Started, Ended: w.Ended, Error: w.Error, Yielded: w.Yielded, Recovered: w.Recovered, Notes: w.Notes, Unbroken: w.Unbroken,
 	}
 	for _, d := range w.Disks {
 		r.Disks = append(r.Disks, agent.DiskResult{

@@ -14,7 +14,7 @@ import (
 // MaxRequest bounds a request's JSON document, in bytes.
 const MaxRequest = 64 << 10
 
-// Request is the argument of take_snapshot and plan_snapshot.
+// Request is the argument of take_snapshot, plan_snapshot and quiesce.
 type Request struct {
 	ID           string            `json:"id,omitempty"`
 	Trigger      string            `json:"trigger,omitempty"`
@@ -24,6 +24,7 @@ type Request struct {
 	Metadata     map[string]string `json:"metadata,omitempty"`
 	AllowDegrade bool              `json:"allow_degrade,omitempty"`
 	Wait         bool              `json:"wait,omitempty"`
+	Lease        float64           `json:"lease_seconds,omitempty"` // of quiesce alone
 }
 
 // ParseRequest reads one request document and nothing after it. The error names
@@ -58,7 +59,7 @@ func plain(err error) error {
 	}
 	kinds := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Slice: "an array", reflect.Map: "an object",
-		reflect.Struct: "an object", reflect.Bool: "true or false",
+		reflect.Struct: "an object", reflect.Bool: "true or false", reflect.Float64: "a number",
 	}
 	where := wrong.Field
 	if where == "" {
@@ -70,7 +71,7 @@ func plain(err error) error {
 func (r Request) domain() agent.Request {
 	return agent.Request{
 		ID: r.ID, Trigger: agent.Trigger(r.Trigger), Level: agent.Level(r.Level), Job: r.Job,
-		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait,
+		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait, Lease: duration(r.Lease),
 	}
 }
 
@@ -78,6 +79,6 @@ func (r Request) domain() agent.Request {
 func FromRequest(r agent.Request) Request {
 	return Request{
 		ID: r.ID, Trigger: string(r.Trigger), Level: string(r.Level), Job: r.Job,
-		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait,
+		Disks: r.Disks, Metadata: r.Metadata, AllowDegrade: r.AllowDegrade, Wait: r.Wait, Lease: r.Lease.Seconds(),
 	}
 }
