@@ -1,9 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce"
 )
 
 // ErrUnknownTask is returned for an id of which no run is known.
@@ -34,6 +39,20 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 
 func refuse(field, format string, args ...any) error {
 	return &RefusedError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+// NotAttachedError is returned for a disk that this VM does not have.
+type NotAttachedError struct {
+	CID      string
+	Attached []quiesce.Disk // those that it has
+}
+
+func (e *NotAttachedError) Error() string {
+	var names []string
+	for _, d := range e.Attached {
+		names = append(names, strconv.Quote(d.CID))
+	}
+	return fmt.Sprintf("unknown disk %q: this instance has %s", e.CID, cmp.Or(strings.Join(names, ", "), "none"))
 }
 
 // BusyError is returned when other work holds the VM.

@@ -32,6 +32,7 @@ type Settings struct {
 	Enabled      bool // enable_snapshots
 	Instance     Instance
 	Disks        []quiesce.Disk
+	Attached     func() ([]quiesce.Disk, error) // in place of Disks where they come and go; nil for none
 	Levels       map[Trigger]Level
 	AllowDegrade bool
 	Budgets      Budgets

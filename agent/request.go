@@ -111,34 +111,33 @@ func (s *Settings) checkJob(asked string) error {
 	return nil
 }
 
-// selected are the configured disks with the CIDs asked for, all for none.
-func (s *Settings) selected(cids []string) ([]quiesce.Disk, error) {
-	if len(cids) == 0 {
+// attached are the disks that this VM has now.
+func (s *Settings) attached() ([]quiesce.Disk, error) {
+	if s.Attached == nil {
 		return s.Disks, nil
+	}
+	return s.Attached()
+}
+
+// selected are the attached disks with the CIDs asked for, all for none.
+func (s *Settings) selected(cids []string) ([]quiesce.Disk, error) {
+	all, err := s.attached()
+	if err != nil || len(cids) == 0 {
+		return all, err
 	}
 	var found []quiesce.Disk
 	for i, cid := range cids {
-		at := slices.IndexFunc(s.Disks, func(d quiesce.Disk) bool { return d.CID == cid })
+		field := fmt.Sprintf("disks[%d]", i)
+		at := slices.IndexFunc(all, func(d quiesce.Disk) bool { return d.CID == cid })
 		if at < 0 {
-			return nil, refuse(fmt.Sprintf("disks[%d]", i), "unknown disk %q: this instance has %s", cid, s.diskNames())
+			return nil, &RefusedError{Field: field, Err: &NotAttachedError{CID: cid, Attached: all}}
 		}
 		if slices.Contains(cids[:i], cid) {
-			return nil, refuse(fmt.Sprintf("disks[%d]", i), "disk %q is named twice", cid)
+			return nil, refuse(field, "disk %q is named twice", cid)
 		}
-		found = append(found, s.Disks[at])
+		found = append(found, all[at])
 	}
 	return found, nil
-}
-
-func (s *Settings) diskNames() string {
-	if len(s.Disks) == 0 {
-		return "none"
-	}
-	names := make([]string, 0, len(s.Disks))
-	for _, d := range s.Disks {
-		names = append(names, strconv.Quote(d.CID))
-	}
-	return strings.Join(names, ", ")
 }
 
 // ownKeys are the metadata keys that say whose snapshot it is: nothing in a
