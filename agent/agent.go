@@ -49,20 +49,22 @@ type Agent struct {
 	again chan struct{} // one token has it tried again at once to set jobs going
 
 	admit sync.Mutex // held while a request is matched with the runs there are
+	edit  sync.Mutex // held while the record of a run that has ended is changed
 
-	mu       sync.Mutex
-	holder   *holder           // guarded by mu: what holds the slot
-	runs     map[string]*Run   // guarded by mu: under way, or ended without a record
-	order    []string          // guarded by mu: ids of runs, oldest first
-	unsaved  map[string]Record // guarded by mu: records that the journal would not take
-	history  *history          // guarded by mu: what the records come to, nil when it must be found out
-	changes  int               // guarded by mu: how often records changed
-	stuck    []guard.Recovered // guarded by mu: what recovery could not thaw
-	left     *Held             // guarded by mu: of the jobs what could not be set going, nil for nothing
-	unread   error             // guarded by mu: records of freezes that could not be made good nor understood
-	turned   time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
-	lifetime context.Context   // ends when the daemon stops
-	stop     context.CancelCauseFunc
+	mu        sync.Mutex
+	holder    *holder           // guarded by mu: what holds the slot
+	runs      map[string]*Run   // guarded by mu: under way, or ended without a record
+	order     []string          // guarded by mu: ids of runs, oldest first
+	unsaved   map[string]Record // guarded by mu: records that the journal would not take
+	history   *history          // guarded by mu: what the records come to, nil when it must be found out
+	changes   int               // guarded by mu: how often records changed
+	stuck     []guard.Recovered // guarded by mu: what recovery could not thaw
+	left      *Held             // guarded by mu: of the jobs what could not be set going, nil for nothing
+	unread    error             // guarded by mu: records of freezes that could not be made good nor understood
+	turned    time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
+	lingering *lingering        // guarded by mu: the hold that waits for the director's next call, nil for none
+	lifetime  context.Context   // ends when the daemon stops
+	stop      context.CancelCauseFunc
 }
 
 // holder is the work that holds the VM.
@@ -127,6 +129,10 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	if err := a.refuseStuck(r); err != nil {
 		a.observeRefusal(r)
 		return nil, err
+	}
+	if run := a.continued(r); run != nil {
+		a.keep(run)
+		return run, nil
 	}
 	if r.Wait {
 		return a.queue(r), nil
@@ -204,6 +210,11 @@ func (a *Agent) start(r Request) (*Run, error) {
 // finds the VM free.
 func (a *Agent) conduct(p *performer) {
 	report, ended := p.perform()
+	if p.next != nil { // it has the VM already
+		p.publish(report)
+		a.conduct(p.next)
+		return
+	}
 	a.release()
 	if ended {
 		p.publish(report)
@@ -223,7 +234,7 @@ func (a *Agent) queue(r Request) *Run {
 		p, err := a.begin(run)
 		if err != nil {
 			a.release()
-			a.conclude(run, Report{Outcome: OutcomeRefused, Asked: r.Level, Reached: LevelNone, Error: err.Error()})
+			a.refused(run, err)
 			return
 		}
 		a.conduct(p)
@@ -243,9 +254,31 @@ func (a *Agent) begin(run *Run) (*performer, error) {
 	if err := a.refuseHeld(plan.touchesJobs()); err != nil {
 		return nil, err
 	}
-	p := &performer{agent: a, run: run, inventory: in, going: make(chan struct{}), record: Record{
+	return a.record(run, plan, in, nil)
+}
+
+// beginWith is begin for a hold that goes on from what an earlier one holds.
+func (a *Agent) beginWith(run *Run, in *Inventory, held *Held) (*performer, error) {
+	if err := a.refuseStuck(run.request); err != nil {
+		return nil, err
+	}
+	disks, err := a.Settings.selected(run.request.Disks)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := a.survey(run.request, disks, in)
+	if err != nil {
+		return nil, err
+	}
+	return a.record(run, plan, in, held)
+}
+
+// record makes a run's record durable, before anything else is done.
+func (a *Agent) record(run *Run, plan *Plan, in *Inventory, held *Held) (*performer, error) {
+	p := &performer{agent: a, run: run, inventory: in, held: held, asked: disksOf(plan.Disks), going: make(chan struct{}), record: Record{
 		Request: run.request,
 		Plan:    *plan,
+		Held:    held,
 		Boot:    bootID(),
 		Started: run.started,
 		Phase:   PhasePrepare,
@@ -275,11 +308,8 @@ func (a *Agent) plan(ctx context.Context, r Request) (*Plan, *Inventory, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	if a.CPI == nil {
-		return nil, nil, refuse("", "no CPI is configured (cpi.path)")
-	}
-	if err := a.CPI.Check(); err != nil {
-		return nil, nil, &RefusedError{Err: err}
+	if err := a.checkCPI(r); err != nil {
+		return nil, nil, err
 	}
 	in, err := a.inventory(ctx, r.Level)
 	if err != nil {
@@ -287,6 +317,20 @@ func (a *Agent) plan(ctx context.Context, r Request) (*Plan, *Inventory, error) 
 	}
 	plan, err := a.survey(r, disks, in)
 	return plan, in, err
+}
+
+// checkCPI says what is wrong with the CPI, where it is needed.
+func (a *Agent) checkCPI(r Request) error {
+	if r.Lease != 0 {
+		return nil
+	}
+	if a.CPI == nil {
+		return refuse("", "no CPI is configured (cpi.path)")
+	}
+	if err := a.CPI.Check(); err != nil {
+		return &RefusedError{Err: err}
+	}
+	return nil
 }
 
 // survey looks at the disks, and plans by what it finds.
@@ -373,6 +417,11 @@ func (a *Agent) conclude(run *Run, r Report) {
 	r.Started, r.Ended = run.started, time.Now()
 	run.end(r)
 	a.Observer.RunEnded(r)
+}
+
+// refused ends a run that could not begin.
+func (a *Agent) refused(run *Run, err error) {
+	a.conclude(run, Report{Outcome: OutcomeRefused, Asked: run.request.Level, Reached: LevelNone, Error: err.Error()})
 }
 
 func (a *Agent) observeRefusal(r Request) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -46,6 +47,9 @@ func (p *performer) rejectRepeated() {
 		p.agent.Log.Error("cannot compare the new CIDs with the catalogue", "run", p.run.ID(), "error", err)
 	}
 	for _, s := range known {
+		if s.RunID == p.run.ID() {
+			continue
+		}
 		owner[s.CID] = fmt.Sprintf("the snapshot of disk %q in run %s", s.DiskCID, s.RunID)
 	}
 	for _, c := range p.calls {
@@ -80,6 +84,10 @@ func (p *performer) report(err, resumed error) Report {
 	}
 	if p.record.Freeze != nil {
 		r.Thaws = p.record.Freeze.Thaws
+	}
+	if p.run.hold != nil {
+		unbroken := p.unbroken()
+		r.Unbroken = &unbroken
 	}
 	r.Disks = p.disks(r.Reason == "")
 	r.Clean = len(r.Disks) > 0
@@ -139,10 +147,10 @@ func (p *performer) disks(held bool) []DiskResult {
 	return results
 }
 
-// answeredNo says that the CPI itself answered that there is no snapshot.
+// answeredNo says that the CPI itself answered that there is no snapshot, or the
+// holder did.
 func answeredNo(err error) bool {
-	var answered *cpi.Error
-	return errors.As(err, &answered)
+	return errors.As(err, new(*cpi.Error)) || errors.As(err, new(*HolderError))
 }
 
 // times adds the slowest call's time to the phases measured on the way.
@@ -153,7 +161,7 @@ func (p *performer) times() map[Phase]time.Duration {
 		}
 	}
 	p.phases[PhaseTotal] = time.Since(p.run.started)
-	return p.phases
+	return maps.Clone(p.phases) // a hold's goes on
 }
 
 // took is how long the CPI needed to answer, 0 where that is not known.

@@ -24,6 +24,10 @@ type Inventory struct {
 	// stopped, locked or started.
 	AtRest bool
 
+	// Held says that an earlier hold has brought the jobs to rest, and they are so
+	// still.
+	Held bool
+
 	CannotStop error // why level stop cannot be reached, nil if it can
 	CannotLock error
 }

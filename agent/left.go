@@ -131,6 +131,8 @@ func (a *Agent) resumeHeld(run *Run, h Held) error {
 
 // updateHeld records what is left of what an ended run held.
 func (a *Agent) updateHeld(h Held) {
+	a.edit.Lock()
+	defer a.edit.Unlock()
 	err := a.storeHeld(h)
 	if r, ok, getErr := a.recordOf(h.Run); getErr != nil {
 		err = errors.Join(err, getErr)

@@ -43,17 +43,20 @@ type performer struct {
 	ended       chan *call   // whose process has ended
 	guard       *guard.Guard // nil when there is no filesystem to write out or to freeze
 	phases      map[Phase]time.Duration
-	synced      bool          // everything was written out before the point in time
-	lastRound   time.Duration // of writing out
-	notes       []string      // for the report
-	recovered   bool          // another daemon began the run
-	cancelled   error         // somebody cancelled the run when only its answers were missing
+	synced      bool            // everything was written out before the point in time
+	lastRound   time.Duration   // of writing out
+	notes       []string        // for the report
+	recovered   bool            // another daemon began the run
+	asked       map[string]bool // CIDs of the disks that the director had snapshotted while the jobs are at rest
+	inherited   bool            // an earlier hold has brought the jobs to rest
+	next        *performer      // goes on from this hold's rest, nil for none
+	cancelled   error           // somebody cancelled the run when only its answers were missing
 }
 
 // call is one disk's CPI process and what became of it.
 type call struct {
 	disk     string
-	process  *cpi.Call
+	process  taking    // nil before prepare, and where nobody takes it any more
 	sent     time.Time // zero: the CPI was never told to go on
 	answered time.Time // zero: no answer yet
 	over     bool      // its process is known to have ended
@@ -68,7 +71,10 @@ type call struct {
 func (p *performer) perform() (report Report, ended bool) {
 	p.phases = map[Phase]time.Duration{}
 	err := p.rest(p.run.ctx)
-	resumed := p.resume()
+	stuck := p.endFreeze()
+	p.answerHolder(err, stuck)
+	p.linger()
+	resumed := errors.Join(stuck, p.setGoing(stuck == nil))
 	p.run.setResumed(resumed)
 	p.noteProgress()
 	if !p.collect() {
@@ -126,34 +132,40 @@ func (p *performer) timed(phase Phase, from time.Time) { p.phases[phase] += time
 // but for the last byte, so that loading its interpreter costs no frozen time.
 func (p *performer) prepare(ctx context.Context) error {
 	defer p.timed(PhasePrepare, time.Now())
+	if p.run.hold != nil {
+		for _, d := range p.record.Plan.Disks {
+			p.calls = append(p.calls, &call{disk: d.CID, process: heldCall{p.run.hold, d.CID}})
+		}
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.PreSync)
 	defer cancel()
 	if _, err := p.agent.CPI.Info(ctx); err != nil {
 		return fmt.Errorf("cannot ask the CPI what it is: %w", err)
 	}
+	var started []*cpi.Call
 	for i, d := range p.record.Plan.Disks {
-		c := &call{disk: d.CID}
-		var err error
-		c.process, err = p.agent.CPI.PrepareSnapshot(p.dir(i), d.CID, p.agent.Settings.Instance.metadata(p.run.request.Metadata))
+		process, err := p.agent.CPI.PrepareSnapshot(p.dir(i), d.CID, p.agent.Settings.Instance.metadata(p.run.request.Metadata))
 		if err != nil {
 			return fmt.Errorf("cannot start the CPI for disk %q: %w", d.CID, err)
 		}
-		p.calls = append(p.calls, c)
-		p.watch(c)
+		p.calls = append(p.calls, &call{disk: d.CID, process: process})
+		started = append(started, process)
+		p.watch(d.CID, process)
 	}
 	defer failpoint.Hit("armed")
-	return p.arm(ctx)
+	return arm(ctx, started)
 }
 
 // watch has the call's output watched for the point in time. Without it the
 // process's end has to do.
-func (p *performer) watch(c *call) {
-	pattern, err := releasePattern(p.agent.Settings.ReleaseOnStderr, c.disk)
+func (p *performer) watch(disk string, process *cpi.Call) {
+	pattern, err := releasePattern(p.agent.Settings.ReleaseOnStderr, disk)
 	if err == nil {
-		err = c.process.WatchPointInTime(pattern)
+		err = process.WatchPointInTime(pattern)
 	}
 	if err != nil {
-		p.agent.Log.Warn("the freeze will last until the CPI ends", "run", p.run.ID(), "disk", c.disk, "error", err)
+		p.agent.Log.Warn("the freeze will last until the CPI ends", "run", p.run.ID(), "disk", disk, "error", err)
 	}
 }
 
@@ -167,11 +179,10 @@ func releasePattern(pattern, disk string) (*regexp.Regexp, error) {
 
 // arm waits until every CPI process has read what it was given. One that takes
 // longer than the budget is gone on with: it costs time, not correctness.
-func (p *performer) arm(ctx context.Context) error {
-	for _, c := range p.calls {
-		err := c.process.Arm(ctx)
-		if err != nil && !errors.Is(err, cpi.ErrNotArmed) {
-			return fmt.Errorf("cannot start the CPI for disk %q: %w", c.disk, err)
+func arm(ctx context.Context, started []*cpi.Call) error {
+	for _, process := range started {
+		if err := process.Arm(ctx); err != nil && !errors.Is(err, cpi.ErrNotArmed) {
+			return fmt.Errorf("cannot start the CPI: %w", err)
 		}
 	}
 	return nil
@@ -241,7 +252,7 @@ func (p *performer) pointInTime(ctx context.Context) error {
 	failpoint.Hit("calls-recorded")
 	if !p.record.Plan.Freezes() {
 		p.run.setPhase(PhaseSnapshot)
-		p.send()
+		p.send(time.Time{})
 		return p.holdJobs(ctx)
 	}
 	// What was dirtied meanwhile would be written out by FIFREEZE, while the
@@ -271,7 +282,7 @@ func (p *performer) window(ctx context.Context) error {
 	}
 	p.run.setPhase(PhaseFrozen)
 	failpoint.Hit("frozen")
-	p.send()
+	p.send(began.Add(p.agent.Settings.Budgets.window()))
 	failpoint.Hit("told")
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
@@ -284,7 +295,7 @@ func (p *performer) window(ctx context.Context) error {
 			p.guard.Beat()
 			p.agent.windowTurned(time.Now())
 		case c := <-p.fixed:
-			c.inWindow = true
+			c.inWindow = p.run.hold.cutOffErr() == nil
 			held--
 		case <-p.guard.Done():
 			return nil
@@ -309,7 +320,7 @@ func (p *performer) holdJobs(ctx context.Context) error {
 	for held := len(p.calls); held > 0; held-- {
 		select {
 		case c := <-p.fixed:
-			c.inWindow = true
+			c.inWindow = p.run.hold.cutOffErr() == nil
 		case <-limit.C:
 			p.moved = errTooEarly.Error()
 			return nil // the CPI is ended for it
@@ -323,14 +334,18 @@ func (p *performer) holdJobs(ctx context.Context) error {
 
 // send gives every CPI process its last byte, which is all that a snapshot waits
 // for. A process that does not take it any more says why by its answer, or is
-// ended with its budget, as one that took it.
-func (p *performer) send() {
+// ended with its budget, as one that took it. What is frozen is thawed by then at the
+// latest.
+func (p *performer) send(frozenUntil time.Time) {
 	p.fixed = make(chan *call, len(p.calls))
 	p.ended = make(chan *call, len(p.calls))
 	for _, c := range p.calls {
 		c.sent = time.Now()
 		_ = c.process.Send()
 		p.await(c)
+	}
+	if p.run.hold != nil {
+		p.run.hold.begin(Lease{ID: p.run.ID(), Reached: p.record.Plan.Level, Reason: p.record.Plan.Degraded, FreezeBy: frozenUntil})
 	}
 }
 

@@ -20,6 +20,7 @@ type Budgets struct {
 	PreSync  time.Duration // writing out before the freeze, and the CPI's getting ready
 	Frozen   time.Duration // from before the first freeze to the last thaw
 	Snapshot time.Duration // from the CPI's being told to its answer
+	Linger   time.Duration // jobs stay at rest between a director's calls for one instance
 	Resume   time.Duration // each of thawing, starting the services, pre-start and post-start scripts
 }
 
@@ -65,6 +66,7 @@ const (
 	ActWriteOut    ActionKind = "write out"    // syncfs
 	ActFreeze      ActionKind = "freeze"       // FIFREEZE
 	ActSnapshot    ActionKind = "snapshot"     // give the CPI its last byte, wait for its answer
+	ActHold        ActionKind = "hold"         // wait for whoever takes the snapshot
 )
 
 // undoneBy names the undo of each kind; what has none leaves nothing behind.
@@ -98,6 +100,7 @@ type Plan struct {
 	LevelNote   string // why it is another one, and as good
 	Disks       []quiesce.Disk
 	Filesystems []quiesce.Filesystem // to be written out, and frozen at level freeze and above
+	Holds       bool                 // somebody else takes the snapshots
 	JobsAtRest  bool                 // the director has stopped the jobs: they are left so
 	CPIFreezes  bool                 // the freezing is left to the CPI
 	Notes       []string             // what a reader should know: filesystems passed over
@@ -120,7 +123,7 @@ func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents,
 	if len(disks) == 0 {
 		return nil, refuse("disks", "this instance has no persistent disk")
 	}
-	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, CPIFreezes: s.CPIFreezes}
+	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, Holds: r.Lease != 0, CPIFreezes: s.CPIFreezes}
 	if err := p.reach(r, on.Filesystems, in); err != nil {
 		return nil, err
 	}
@@ -158,6 +161,7 @@ func (p *Plan) reach(r Request, fs []quiesce.Filesystem, in *Inventory) error {
 func (p *Plan) atRest(in *Inventory) {
 	switch {
 	case p.Level != LevelStop && p.Level != LevelLock:
+	case in.Held:
 	case in.AtRest:
 		p.Level, p.JobsAtRest = LevelStop, true
 		p.LevelNote = "the director has stopped the jobs already: they are left as they are"
@@ -214,16 +218,22 @@ func (p *Plan) list(b Budgets, in *Inventory) {
 			p.Actions = append(p.Actions, Action{kind, f.Path, budget})
 		}
 	}
-	for _, d := range p.Disks {
-		p.Actions = append(p.Actions, Action{ActStartCPI, d.CID, b.PreSync})
+	if !p.Holds {
+		for _, d := range p.Disks {
+			p.Actions = append(p.Actions, Action{ActStartCPI, d.CID, b.PreSync})
+		}
 	}
 	p.listJobs(b, in)
 	each(ActWriteOut, b.PreSync)
 	if p.Freezes() {
 		each(ActFreeze, b.window())
 	}
+	take := ActSnapshot
+	if p.Holds {
+		take = ActHold
+	}
 	for _, d := range p.Disks {
-		p.Actions = append(p.Actions, Action{ActSnapshot, d.CID, b.Snapshot})
+		p.Actions = append(p.Actions, Action{take, d.CID, b.Snapshot})
 	}
 }
 
@@ -243,7 +253,7 @@ func (p *Plan) listJobs(b Budgets, in *Inventory) {
 		}
 	}
 	switch {
-	case p.JobsAtRest:
+	case p.JobsAtRest || in.Held:
 	case p.Level == LevelStop:
 		scripts(ActPreStop, b.PreStop, in.Scripts[jobs.PreStop])
 		services(ActUnmonitor, in.running())
@@ -255,7 +265,7 @@ func (p *Plan) listJobs(b Budgets, in *Inventory) {
 			scripts(ActLock, b.Lock, layer)
 		}
 	}
-	if p.Level.Clean() && !p.JobsAtRest {
+	if p.Level.Clean() && !p.JobsAtRest && !in.Held {
 		scripts(ActPreSnapshot, b.Lock, in.Scripts[jobs.PreSnapshot])
 	}
 }

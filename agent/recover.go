@@ -107,6 +107,7 @@ func (p *performer) recoverJobs(stuck error) error {
 		return stuck
 	}
 	p.agent.endLeft(p.note)
+	p.checkAtRest(p.agent.lifetime)
 	return errors.Join(stuck, p.setGoing(stuck == nil))
 }
 
@@ -142,7 +143,13 @@ func (p *performer) adopt(left []guard.Recovered) {
 		}
 		c := &call{disk: rec.DiskCID, sent: p.record.Started}
 		p.calls = append(p.calls, c)
-		if c.process, c.err = client.Reattach(rec.Dir, process); c.err == nil {
+		if p.run.hold != nil {
+			p.adoptHolder(c)
+			continue
+		}
+		reattached, err := client.Reattach(rec.Dir, process)
+		if c.err = err; err == nil {
+			c.process = reattached
 			p.await(c)
 		}
 	}
@@ -154,6 +161,18 @@ func (p *performer) adopt(left []guard.Recovered) {
 			p.freezeEnded(l.Result, errCutOff)
 		}
 	}
+}
+
+// adoptHolder takes over what the holder had told of a disk's snapshot.
+func (p *performer) adoptHolder(c *call) {
+	for _, s := range p.record.Snapshots {
+		if s.DiskCID == c.disk && s.State == SnapshotKnown {
+			c.cid = s.CID
+			p.run.hold.tell(HoldEnd{Snapshots: map[string]string{c.disk: s.CID}})
+			return
+		}
+	}
+	c.err = fmt.Errorf("the holder did not tell what became of it: %w", errCutOff)
 }
 
 // stuck is the error of a run of whose filesystems some are still frozen.

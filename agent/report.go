@@ -28,6 +28,7 @@ const (
 	PhasePostStart    Phase = "post_start"    // the jobs' post-start scripts; part of resume
 	PhaseLocked       Phase = "locked"        // from the first lock script to the last unlock
 	PhaseJobsDown     Phase = "jobs_down"     // from the services' being told to stop until all run again
+	PhaseLinger       Phase = "linger"        // jobs at rest between a director's calls for one instance
 	PhaseResume       Phase = "resume"        // undoing
 	PhaseTotal        Phase = "total"         // the whole run
 	PhaseRecord       Phase = "record"        // making CIDs and report durable; not reported
@@ -37,7 +38,7 @@ const (
 func ReportedPhases() []Phase {
 	return []Phase{
 		PhasePrepare, PhasePreStop, PhaseDrain, PhaseStop, PhasePostStop, PhaseLock, PhasePreSnapshot,
-		PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseLocked, PhaseJobsDown, PhaseResume, PhaseTotal,
+		PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseLocked, PhaseJobsDown, PhaseLinger, PhaseResume, PhaseTotal,
 	}
 }
 

@@ -71,12 +71,15 @@ func (s *Settings) completed(r Request) (Request, error) {
 	}
 	if r.Trigger == "" {
 		r.Trigger = TriggerManual
+		if r.Lease != 0 {
+			r.Trigger = TriggerDirector
+		}
 	}
 	if _, err := ParseTrigger(string(r.Trigger)); err != nil {
 		return r, &RefusedError{Field: "trigger", Err: err}
 	}
-	if r.Trigger == TriggerDirector {
-		return r, refuse("trigger", `"director" is a hold, whose snapshot the director takes itself`)
+	if err := checkHold(r); err != nil {
+		return r, err
 	}
 	if r.Level == "" {
 		r.Level = s.Levels[r.Trigger]

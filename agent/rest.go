@@ -26,6 +26,9 @@ func (p *performer) restJobs(ctx context.Context) error {
 	if !plan.touchesJobs() {
 		return nil
 	}
+	if p.inherited {
+		return p.stillAtRest(ctx)
+	}
 	// What is dirty now would be written out while the jobs are down.
 	p.writeAhead(ctx, p.agent.Settings.Budgets.PreSync/2)
 	p.held = &Held{Run: p.run.ID(), Trigger: p.run.request.Trigger, Level: plan.Level}
@@ -233,6 +236,7 @@ func (p *performer) watchMark() {
 	if p.agent.marker() == nil {
 		return
 	}
+	owner := p.held.Run
 	p.agent.jobs.Go(func() {
 		tick := time.NewTicker(markEvery)
 		defer tick.Stop()
@@ -244,12 +248,37 @@ func (p *performer) watchMark() {
 				return
 			case <-tick.C:
 			}
-			if mark, err := p.agent.marker().Read(); err == nil && (mark.Owner != jobs.Ours || mark.Run != p.run.ID()) {
+			if p.agent.takenFrom(owner) {
 				p.run.cancel(errTakenOver)
 				return
 			}
 		}
 	})
+}
+
+// takenFrom says that the director has stopped or started the services that a run
+// stopped.
+func (a *Agent) takenFrom(run string) bool {
+	m := a.marker()
+	if m == nil {
+		return false
+	}
+	mark, err := m.Read()
+	return err == nil && (mark.Owner != jobs.Ours || mark.Run != run)
+}
+
+// stillAtRest checks what an earlier hold has brought to rest.
+func (p *performer) stillAtRest(ctx context.Context) error {
+	if p.held.Stopped {
+		p.watchMark()
+	}
+	if p.record.Plan.Level != LevelStop {
+		return nil
+	}
+	if why := p.agent.moved(ctx, false, p.held); why != "" {
+		return errors.New(why)
+	}
+	return nil
 }
 
 // lock runs the lock scripts, one layer after the other.

@@ -11,11 +11,11 @@ import (
 	"github.com/quiesced/quiesced/quiesce/guard"
 )
 
-// resume undoes all that was done or intended: it thaws first, then ends the
-// CPI processes that were never told to go on, then sets the jobs going. It has
-// deadlines of its own, which no cancellation shortens. The log goes on even where something is stuck:
-// whoever is to help reads it, and no logger waits for its being written.
-func (p *performer) resume() error {
+// endFreeze thaws first, then ends the CPI processes that were never told to go on.
+// It has a deadline of its own, which no cancellation shortens. Its error means that
+// something is still frozen. The log goes on even then: whoever is to help reads it,
+// and no logger waits for its being written.
+func (p *performer) endFreeze() error {
 	if p.guard != nil {
 		p.run.setPhase(PhaseResume)
 	}
@@ -32,18 +32,21 @@ func (p *performer) resume() error {
 			c.process.Abort()
 		}
 	}
-	return errors.Join(err, p.setGoing(err == nil))
+	if p.held != nil {
+		p.checkAtRest(ctx)
+	}
+	return err
 }
 
-// setGoing sets the jobs going again. Nothing is started or unlocked on a
+// setGoing sets the jobs going again, once nothing is frozen. Nothing is started or unlocked on a
 // filesystem that is still frozen: it would wait there for good.
 func (p *performer) setGoing(thawed bool) error {
 	if p.held == nil {
 		return nil
 	}
+	defer p.timed(PhaseResume, time.Now())
 	p.run.setGoing()
 	ctx := context.WithoutCancel(p.run.ctx)
-	p.checkAtRest(ctx)
 	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree}
 	if !thawed && !g.held.Empty() {
 		p.agent.leaveHeld(g.held)

@@ -17,6 +17,7 @@ type Run struct {
 	cancel  context.CancelCauseFunc
 	resumed chan struct{} // closed when nothing of the run is held any more
 	done    chan struct{} // closed when the report is there
+	hold    *hold         // nil unless somebody else takes the snapshot
 
 	resume    sync.Once // closes resumed
 	mu        sync.Mutex
@@ -31,6 +32,9 @@ type Run struct {
 func newRun(parent context.Context, r Request) *Run {
 	run := &Run{request: r, started: time.Now(), resumed: make(chan struct{}), done: make(chan struct{})}
 	run.ctx, run.cancel = context.WithCancelCause(parent)
+	if run.hold = newHold(r, run.cancel); run.hold != nil {
+		context.AfterFunc(run.ctx, func() { run.hold.cutOff(context.Cause(run.ctx)) })
+	}
 	return run
 }
 
@@ -156,6 +160,13 @@ func (r *Run) scriptTold(s jobs.Script, done bool) {
 
 // serviceTold notes how a service is.
 func (r *Run) serviceTold(name string, s jobs.State) { r.setDoing(name, string(s)) }
+
+// amend replaces the report of a run that has ended.
+func (r *Run) amend(report Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report = &report
+}
 
 // end publishes the report.
 func (r *Run) end(report Report) {

@@ -62,6 +62,8 @@ var conformance = []struct {
 	{"a failed run has its report", nil, testFailed},
 	{"a CPI that talks nonsense leaves an unresolved snapshot", nil, testGarbage},
 	{"thirty-two callers at once", nil, testConcurrent},
+	{"holds that are refused", nil, testHoldsRefused},
+	{"a hold where snapshots are disabled", func(s *agent.Settings) { s.Enabled = false }, testHoldDisabled},
 }
 
 func TestConformance(t *testing.T) {
@@ -75,6 +77,12 @@ func TestConformance(t *testing.T) {
 				d := apitest.StartFreezing(t)
 				testPlan(t, d, api.Client{Caller: transport.serve(t, d)})
 			})
+			for _, c := range holds {
+				t.Run(c.name, func(t *testing.T) {
+					d := apitest.StartFreezing(t)
+					c.test(t, d, api.Client{Caller: transport.serve(t, d)})
+				})
+			}
 			for _, c := range conformance {
 				t.Run(c.name, func(t *testing.T) {
 					t.Parallel()

@@ -63,6 +63,9 @@ func methods() map[string]method {
 		"delete_snapshots": {0, false, (*Handler).deleteSnapshots},
 		"get_task":         {1, true, (*Handler).getTask},
 		"cancel_task":      {1, true, (*Handler).cancelTask},
+		"quiesce":          {1, true, (*Handler).quiesce},
+		"renew":            {2, false, (*Handler).renew},
+		"resume":           {1, true, (*Handler).resume},
 		"yield":            {0, true, (*Handler).yield},
 		"unyield":          {0, false, (*Handler).unyield},
 	}
@@ -75,7 +78,8 @@ func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
 func Waits(name string) bool { return methods()[name].waits }
 
 // Call answers one call. It returns within seconds but for get_task, which
-// waits up to TaskWait for the task's end, and cancel_task and yield, which wait as
+// waits up to TaskWait for the task's end, quiesce, which waits as long for the
+// instance to be at rest, and cancel_task, resume and yield, which wait as
 // long for what the run holds to be set going.
 func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
 	m, ok := methods()[c.Method]

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/wire"
@@ -24,6 +25,9 @@ func (h *Handler) takeSnapshot(ctx context.Context, c Call) (any, error) {
 	r, err := request(c)
 	if err != nil {
 		return nil, err
+	}
+	if r.Lease != 0 {
+		return nil, &agent.RefusedError{Field: "lease_seconds", Err: errors.New("a lease is a hold's (quiesce)")}
 	}
 	run, err := h.Agent.Take(ctx, r)
 	if err != nil {

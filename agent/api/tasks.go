@@ -91,6 +91,9 @@ func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if run.AtRest() != nil {
+		return h.held(ctx, c, run)
+	}
 	if !h.ended(ctx, run.Done()) {
 		return running(id), nil
 	}
@@ -120,10 +123,15 @@ func closed(done <-chan struct{}) bool {
 
 func (h *Handler) find(c Call, id string) (*agent.Run, error) {
 	run, err := h.Agent.Find(id)
+	return run, unknownTask(c, id, err)
+}
+
+// unknownTask puts an id that nobody knows into bosh-agent's words.
+func unknownTask(c Call, id string, err error) error {
 	if errors.Is(err, agent.ErrUnknownTask) {
-		return nil, invalid(c, "Task with id %s could not be found", id)
+		return invalid(c, "Task with id %s could not be found", id)
 	}
-	return run, err
+	return err
 }
 
 // report is the end of a run: a value if it did what was asked, an exception

@@ -16,3 +16,7 @@ type HoldEnd struct {
 	Snapshots map[string]string `json:"snapshots,omitempty"` // CIDs of snapshots by those of disks
 	Error     string            `json:"error,omitempty"`     // why there is no snapshot
 }
+
+// ParseHoldEnd reads one document and nothing after it. The error names the field
+// that is wrong.
+func ParseHoldEnd(doc []byte) (HoldEnd, error) { return parse[HoldEnd](doc) }

@@ -13,6 +13,7 @@ type Plan struct {
 	LevelNote   string       `json:"level_note,omitempty"`
 	Disks       []Disk       `json:"disks"`
 	Filesystems []Filesystem `json:"filesystems"`
+	Holds       bool         `json:"holds,omitempty"` // somebody else takes the snapshots
 	JobsAtRest  bool         `json:"jobs_at_rest,omitempty"`
 	CPIFreezes  bool         `json:"cpi_freezes,omitempty"`
 	Notes       []string     `json:"notes,omitempty"`
@@ -47,7 +48,7 @@ type Action struct {
 // FromPlan is the plan's JSON form.
 func FromPlan(p agent.Plan) Plan {
 	w := Plan{
-		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, LevelNote: p.LevelNote, JobsAtRest: p.JobsAtRest, CPIFreezes: p.CPIFreezes, Notes: p.Notes,
+		Asked: string(p.Asked), Level: string(p.Level), Degraded: p.Degraded, LevelNote: p.LevelNote, Holds: p.Holds, JobsAtRest: p.JobsAtRest, CPIFreezes: p.CPIFreezes, Notes: p.Notes,
 		Disks: []Disk{}, Filesystems: []Filesystem{}, Actions: []Action{},
 	}
 	for _, d := range p.Disks {
@@ -71,7 +72,7 @@ func FromFilesystem(f quiesce.Filesystem) Filesystem {
 func (w Plan) domain() agent.Plan {
 	p := agent.Plan{
 		Asked: agent.Level(w.Asked), Level: agent.Level(w.Level), Degraded: w.Degraded, LevelNote: w.LevelNote,
-		JobsAtRest: w.JobsAtRest, CPIFreezes: w.CPIFreezes, Notes: w.Notes,
+		Holds: w.Holds, JobsAtRest: w.JobsAtRest, CPIFreezes: w.CPIFreezes, Notes: w.Notes,
 	}
 	for _, d := range w.Disks {
 		p.Disks = append(p.Disks, quiesce.Disk(d))

@@ -30,22 +30,29 @@ type Request struct {
 // ParseRequest reads one request document and nothing after it. The error names
 // the field that is wrong.
 func ParseRequest(doc []byte) (agent.Request, error) {
+	r, err := parse[Request](doc)
+	return r.domain(), err
+}
+
+// parse reads one document strictly.
+func parse[T any](doc []byte) (T, error) {
+	var into *T
+	var none T
 	if len(doc) > MaxRequest {
-		return agent.Request{}, fmt.Errorf("the request has %d bytes, more than %d", len(doc), MaxRequest)
+		return none, fmt.Errorf("the request has %d bytes, more than %d", len(doc), MaxRequest)
 	}
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.DisallowUnknownFields()
-	var r *Request
-	if err := d.Decode(&r); err != nil {
-		return agent.Request{}, fmt.Errorf("cannot read the request: %w", plain(err))
+	if err := d.Decode(&into); err != nil {
+		return none, fmt.Errorf("cannot read the request: %w", plain(err))
 	}
-	if r == nil {
-		return agent.Request{}, errors.New("cannot read the request: it is null")
+	if into == nil {
+		return none, errors.New("cannot read the request: it is null")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return agent.Request{}, errors.New("cannot read the request: something follows it")
+		return none, errors.New("cannot read the request: something follows it")
 	}
-	return r.domain(), nil
+	return *into, nil
 }
 
 // plain says in JSON's words what is wrong with a document.

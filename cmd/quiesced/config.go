@@ -84,6 +84,7 @@ type BudgetsConfig struct {
 	PreSync  time.Duration `yaml:"pre_sync"`
 	Frozen   time.Duration `yaml:"frozen"`
 	Snapshot time.Duration `yaml:"snapshot"`
+	Linger   time.Duration `yaml:"linger"`
 	Resume   time.Duration `yaml:"resume"`
 }
 
@@ -117,7 +118,7 @@ func defaults() Config {
 		Budgets: BudgetsConfig{
 			PreStop: 5 * time.Minute, Drain: 10 * time.Minute, Stop: 5 * time.Minute, Lock: time.Minute,
 			PreSync: 30 * time.Second, Frozen: 30 * time.Second,
-			Snapshot: 30 * time.Minute, Resume: 10 * time.Minute,
+			Snapshot: 30 * time.Minute, Linger: 10 * time.Second, Resume: 10 * time.Minute,
 		},
 		NATS: NATSConfig{Subject: "agent.{agent_id}", Prefix: defaultPrefix},
 		Log:  LogConfig{Level: "info", Format: "text"},
@@ -244,7 +245,7 @@ func (c *Config) checkBudgets(d *document) {
 		value time.Duration
 	}{
 		{"pre_stop", b.PreStop}, {"drain", b.Drain}, {"stop", b.Stop}, {"lock", b.Lock},
-		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"resume", b.Resume},
+		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"linger", b.Linger}, {"resume", b.Resume},
 	} {
 		if one.value <= 0 {
 			d.fail("budgets."+one.key, "%s is not a positive time", one.value)

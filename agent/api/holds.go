@@ -1,0 +1,108 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/wire"
+)
+
+// quiesce begins a hold, or joins it, and answers its lease where that begins within
+// TaskWait.
+func (h *Handler) quiesce(ctx context.Context, c Call) (any, error) {
+	r, err := request(c)
+	if err != nil {
+		return nil, err
+	}
+	if r.Lease == 0 {
+		return nil, &agent.RefusedError{Field: "lease_seconds", Err: errors.New("needed")}
+	}
+	run, err := h.Agent.Take(ctx, r)
+	if unknown := (*agent.NotAttachedError)(nil); errors.As(err, &unknown) {
+		return nil, &Error{Kind: KindNotAttached, Message: "Action Failed " + c.name() + ": " + unknown.Error(), Cause: unknown.Error()}
+	}
+	if err != nil {
+		return nil, err
+	}
+	value, err := h.held(ctx, c, run)
+	if over, is := value.(wire.Report); is {
+		why := "the hold is over"
+		if over.Outcome == string(agent.OutcomeDisabled) {
+			why = over.Reason
+		}
+		return nil, &Error{Kind: KindRefused, Message: "Action Failed " + c.name() + ": " + why, Cause: why, Report: &over}
+	}
+	return value, err
+}
+
+// held is what a hold has come to: its lease, its report, or that it is still being
+// brought about.
+func (h *Handler) held(ctx context.Context, c Call, run *agent.Run) (any, error) {
+	limit := time.NewTimer(cmp.Or(h.Wait, TaskWait))
+	defer limit.Stop()
+	select {
+	case <-run.AtRest():
+	case <-run.Done():
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	if closed(run.Done()) {
+		return h.report(c, run)
+	}
+	if lease, ok := run.Lease(); ok {
+		return fromLease(lease), nil
+	}
+	return running(run.ID()), nil
+}
+
+func fromLease(l agent.Lease) wire.Lease {
+	w := wire.Lease{ID: l.ID, Level: string(l.Reached), Reason: l.Reason, Seconds: time.Until(l.Ends).Seconds()}
+	if !l.FreezeBy.IsZero() {
+		w.Frozen = time.Until(l.FreezeBy).Seconds()
+	}
+	return w
+}
+
+// renew takes a hold's id and the seconds from now until its lease is to end.
+func (h *Handler) renew(_ context.Context, c Call) (any, error) {
+	id, err := text(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	var seconds float64
+	if err := json.Unmarshal(c.list[1], &seconds); err != nil {
+		return nil, invalid(c, "Extracting method arguments from payload: Unmarshalling action argument: %v", err)
+	}
+	lease, err := h.Agent.Renew(id, time.Duration(seconds*float64(time.Second)))
+	if err != nil {
+		return nil, unknownTask(c, id, err)
+	}
+	return fromLease(lease), nil
+}
+
+// resume takes a hold's id and, if it is known, what became of the snapshot.
+func (h *Handler) resume(ctx context.Context, c Call) (any, error) {
+	id, err := text(c, 0)
+	if err != nil {
+		return nil, err
+	}
+	var end wire.HoldEnd
+	if len(c.list) > 1 {
+		if end, err = wire.ParseHoldEnd(c.list[1]); err != nil {
+			return nil, invalid(c, "Extracting method arguments from payload: %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Wait, TaskWait))
+	defer cancel()
+	report, err := h.Agent.ResumeHold(ctx, id, agent.HoldEnd{Snapshots: end.Snapshots, Err: end.Error})
+	if err != nil {
+		return nil, unknownTask(c, id, err)
+	}
+	w := wire.FromReport(report)
+	w.Metrics = h.Samples(report)
+	return w, nil
+}

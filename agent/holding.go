@@ -1,0 +1,371 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quiesced/quiesced/quiesce"
+)
+
+// maxLease bounds a lease. A holder renews it for as long as it takes.
+const maxLease = time.Hour
+
+// checkHold checks what is a hold's alone in a request, and what a hold has not.
+func checkHold(r Request) error {
+	switch {
+	case r.Lease == 0 && r.Trigger == TriggerDirector:
+		return refuse("trigger", `"director" is a hold (quiesce), whose snapshot the director takes itself`)
+	case r.Lease == 0:
+		return nil
+	case r.Lease < 0 || r.Lease > maxLease:
+		return refuse("lease_seconds", "%v is not between 0 and %v", r.Lease.Seconds(), maxLease.Seconds())
+	case r.Trigger != TriggerDirector:
+		return refuse("trigger", "a hold's is %q", TriggerDirector)
+	}
+	return nil
+}
+
+// AtRest is closed when the instance is at rest for a hold, nil of other runs.
+func (r *Run) AtRest() <-chan struct{} {
+	if r.hold == nil {
+		return nil
+	}
+	return r.hold.atRest
+}
+
+// Lease is the lease of a hold that is at rest, and whether it is.
+func (r *Run) Lease() (Lease, bool) {
+	if r.hold == nil {
+		return Lease{}, false
+	}
+	r.hold.mu.Lock()
+	defer r.hold.mu.Unlock()
+	return r.hold.lease, isClosed(r.hold.atRest) && !isClosed(r.hold.told)
+}
+
+// Renew has a hold's lease end so much from now. Errors: ErrUnknownTask,
+// *RefusedError where the hold is not at rest any more, or not yet.
+func (a *Agent) Renew(id string, lease time.Duration) (Lease, error) {
+	run, err := a.findHold(id)
+	if err != nil {
+		return Lease{}, err
+	}
+	if lease <= 0 || lease > maxLease {
+		return Lease{}, refuse("lease_seconds", "%v is not between 0 and %v", lease.Seconds(), maxLease.Seconds())
+	}
+	if _, ended := run.Report(); ended {
+		return Lease{}, refuse("", "the hold is over")
+	}
+	return run.hold.renew(lease)
+}
+
+func (a *Agent) findHold(id string) (*Run, error) {
+	run, err := a.Find(id)
+	if err == nil && run.hold == nil {
+		return nil, refuse("id", "%q is no hold", id)
+	}
+	return run, err
+}
+
+// ResumeHold takes the holder's word and returns when nothing is frozen any more
+// and, where the word is the outcome, when that is recorded. It can be repeated, and
+// what comes too late is recorded all the same. Errors: ErrUnknownTask,
+// *RefusedError, *BusyError when ctx ended first.
+func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report, error) {
+	run, err := a.findHold(id)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := checkEnd(run.request, end); err != nil {
+		return Report{}, err
+	}
+	if report, ended := run.Report(); ended {
+		return a.amend(run, report, end)
+	}
+	if !isClosed(run.hold.atRest) {
+		run.Cancel() // what was to be held is not wanted any more
+	}
+	run.hold.tell(end)
+	said := run.hold.released
+	if end.outcome() {
+		said = run.hold.accounted
+	}
+	select {
+	case <-said:
+	case <-run.Done():
+	case <-ctx.Done():
+		phase, since := run.Progress()
+		return Report{}, &BusyError{Work: "run " + id + ", which has not taken note of it yet", Phase: phase, Since: since}
+	}
+	if report, ended := run.Report(); ended {
+		return a.amend(run, report, end)
+	}
+	report, _ := run.hold.lastReport()
+	return report, nil
+}
+
+// checkEnd wants the snapshots to be of the hold's disks.
+func checkEnd(r Request, end HoldEnd) error {
+	for disk, cid := range end.Snapshots {
+		if len(r.Disks) > 0 && !slices.Contains(r.Disks, disk) {
+			return refuse("snapshots", "disk %q is none of the hold's", disk)
+		}
+		if cid == "" {
+			return refuse("snapshots", "the CID of disk %q's snapshot is empty", disk)
+		}
+	}
+	return nil
+}
+
+// amend records what a holder told after its hold had ended without it: the
+// snapshot is there, if not a clean one.
+func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
+	if !report.lacks(end) {
+		return report, nil
+	}
+	a.edit.Lock()
+	defer a.edit.Unlock()
+	record, ok, err := a.recordOf(run.ID())
+	if err != nil {
+		return report, err
+	}
+	if !ok || record.Report == nil {
+		return report, ErrUnknownTask
+	}
+	record.settle(end)
+	if err := a.put(record); err != nil {
+		return report, fmt.Errorf("cannot record the snapshot of run %s: %w", run.ID(), err)
+	}
+	a.Log.Warn("the holder told what became of its snapshot after the hold had ended", "run", run.ID())
+	run.amend(*record.Report)
+	return *record.Report, nil
+}
+
+// lacks says that the report does not know yet what a holder tells.
+func (r *Report) lacks(end HoldEnd) bool {
+	for _, d := range r.Disks {
+		if _, told := end.Snapshots[d.CID]; d.Unresolved && (told || end.Err != "") {
+			return true
+		}
+	}
+	return false
+}
+
+// settle puts what a holder tells late into the record of its hold.
+func (r *Record) settle(end HoldEnd) {
+	report := *r.Report
+	report.Disks = append([]DiskResult(nil), report.Disks...)
+	var left []Snapshot
+	for _, s := range r.Snapshots {
+		if s.State != SnapshotUnresolved {
+			left = append(left, s)
+		}
+	}
+	for i := range report.Disks {
+		d := &report.Disks[i]
+		if !d.Unresolved {
+			continue
+		}
+		cid, told := end.Snapshots[d.CID]
+		switch {
+		case told:
+			d.SnapshotCID, d.Unresolved, d.Error = cid, false, ""
+			left = append(left, r.snapshotOf(*d, report, SnapshotKnown, report.Reason))
+		case end.Err != "":
+			d.Unresolved, d.Error = false, (&HolderError{end.Err}).Error()
+		default:
+			left = append(left, r.snapshotOf(*d, report, SnapshotUnresolved, d.Error))
+		}
+	}
+	r.Report, r.Snapshots = &report, left
+}
+
+func (r *Record) snapshotOf(d DiskResult, report Report, state SnapshotState, note string) Snapshot {
+	return Snapshot{
+		CID: d.SnapshotCID, DiskCID: d.CID, State: state, Level: report.Reached, Trigger: report.Trigger,
+		RunID: report.ID, By: report.By, Created: r.Started, Note: note,
+	}
+}
+
+// linger is for how long jobs that a hold brought to rest wait for the director's
+// next call: it has every disk of an instance snapshotted, one call after the other,
+// and does not say how many there are.
+func (p *performer) linger() {
+	if !p.lingers() {
+		return
+	}
+	l := &lingering{level: p.held.Level, asked: p.asked, next: make(chan *Run, 1), enough: make(chan struct{})}
+	p.run.setPhase(PhaseLinger)
+	began := time.Now()
+	p.agent.setLingering(l)
+	limit := time.NewTimer(p.agent.Settings.Budgets.Linger)
+	defer limit.Stop()
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
+	for p.next == nil {
+		select {
+		case run := <-l.next:
+			p.handOver(run)
+			if p.next == nil {
+				p.agent.setLingering(l) // that one came to nothing
+			}
+			continue
+		case <-tick.C:
+			if !p.held.Stopped || !p.agent.takenFrom(p.held.Run) {
+				continue
+			}
+		case <-l.enough:
+		case <-limit.C:
+		case <-p.run.ctx.Done():
+		}
+		break
+	}
+	p.timed(PhaseLinger, began)
+	p.agent.setLingering(nil)
+	select {
+	case run := <-l.next: // it came in that instant
+		p.handOver(run)
+	default:
+	}
+}
+
+// lingers says whether another call of the director's is to be expected.
+func (p *performer) lingers() bool {
+	h := p.run.hold
+	if h == nil || p.held == nil || p.held.Empty() || h.cutOffErr() != nil || !isClosed(h.told) || !p.unbroken() {
+		return false
+	}
+	disks, err := p.agent.Settings.attached()
+	if err != nil {
+		return false
+	}
+	for _, d := range disks {
+		if !p.asked[d.CID] {
+			return true
+		}
+	}
+	return false
+}
+
+// handOver has another hold go on from the rest to which this one has brought the
+// jobs. One that cannot is refused, and this one lingers on.
+func (p *performer) handOver(run *Run) {
+	in := *p.inventory
+	in.Held = true
+	if p.run.ctx.Err() != nil {
+		p.agent.refused(run, context.Cause(p.run.ctx))
+		return
+	}
+	next, err := p.agent.beginWith(run, &in, p.held)
+	if err != nil {
+		p.agent.refused(run, err)
+		return
+	}
+	next.inherited, next.downSince, next.lockedSince = true, p.downSince, p.lockedSince
+	for disk := range p.asked {
+		next.asked[disk] = true
+	}
+	p.held, p.record.Held, p.next = nil, nil, next
+	p.agent.setHolder(&holder{work: "run " + run.ID(), run: run, since: time.Now()})
+}
+
+// lingering is a hold that waits for the director's next call.
+type lingering struct {
+	level  Level
+	asked  map[string]bool // CIDs of the disks that had their calls
+	next   chan *Run       // takes one
+	enough chan struct{}   // closed to have it end
+}
+
+func (a *Agent) setLingering(l *lingering) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lingering = l
+}
+
+// continued gives a request to the hold that lingers, if it is its next. Any other
+// request ends the lingering: it would wait for nothing.
+func (a *Agent) continued(r Request) *Run {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.lingering
+	if l == nil {
+		return nil
+	}
+	a.lingering = nil
+	if r.Lease == 0 || r.Level != l.level || len(r.Disks) == 0 || anyOf(r.Disks, l.asked) {
+		close(l.enough)
+		return nil
+	}
+	run := newRun(a.lifetime, r)
+	l.next <- run
+	return run
+}
+
+func anyOf(disks []string, asked map[string]bool) bool {
+	for _, d := range disks {
+		if asked[d] {
+			return true
+		}
+	}
+	return false
+}
+
+// answerHolder gives the holder a report as soon as nothing is frozen any more, and
+// makes durable before that what the holder has told.
+func (p *performer) answerHolder(err, stuck error) {
+	h := p.run.hold
+	if h == nil {
+		return
+	}
+	if p.run.ctx.Err() != nil {
+		h.cutOff(context.Cause(p.run.ctx))
+	}
+	told := isClosed(h.told)
+	if told {
+		p.takeAnswers()
+	}
+	r := p.report(err, stuck)
+	r.Yielded = false // which jobs come last
+	if !told {
+		r.Outcome = "" // it is not over
+	}
+	if told {
+		p.remember()
+		p.record.Snapshots = p.snapshots(r)
+		if saveErr := p.save(); saveErr != nil {
+			p.agent.Log.Error("cannot record the snapshot yet", "run", p.run.ID(), "error", saveErr)
+			told = false // the report that is recorded in the end tells of it
+		}
+	}
+	h.tellReport(r, told)
+}
+
+// takeAnswers reads what the holder has told.
+func (p *performer) takeAnswers() {
+	for ; p.waiting > 0; p.waiting-- {
+		(<-p.ended).over = true
+	}
+	for _, c := range p.calls {
+		c.read()
+	}
+	p.rejectRepeated()
+}
+
+// unbroken says whether the instance was at rest until the holder said that the point
+// in time is fixed.
+func (p *performer) unbroken() bool {
+	h := p.run.hold
+	return p.told() && isClosed(h.fixed) && h.cutOffErr() == nil && p.broken() == "" && p.moved == ""
+}
+
+// disksOf are the CIDs of disks.
+func disksOf(all []quiesce.Disk) map[string]bool {
+	cids := map[string]bool{}
+	for _, d := range all {
+		cids[d.CID] = true
+	}
+	return cids
+}
