@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/quiesced/quiesced/quiesce"
 )
 
 // maxLease bounds a lease. A holder renews it for as long as it takes.
@@ -16,7 +14,7 @@ const maxLease = time.Hour
 func checkHold(r Request) error {
 	switch {
 	case r.Lease == 0 && r.Trigger == TriggerDirector:
-		return refuse("trigger", `"director" is a hold (quiesce), whose snapshot the director takes itself`)
+		return refuse("trigger", `"director" is a hold, whose snapshot the director takes itself`)
 	case r.Lease == 0:
 		return nil
 	case r.Lease < 0 || r.Lease > maxLease:
@@ -189,130 +187,6 @@ func (r *Record) snapshotOf(d DiskResult, report Report, state SnapshotState, no
 	}
 }
 
-// linger is for how long jobs that a hold brought to rest wait for the director's
-// next call: it has every disk of an instance snapshotted, one call after the other,
-// and does not say how many there are.
-func (p *performer) linger() {
-	if !p.lingers() {
-		return
-	}
-	l := &lingering{level: p.held.Level, asked: p.asked, next: make(chan *Run, 1), enough: make(chan struct{})}
-	p.run.setPhase(PhaseLinger)
-	began := time.Now()
-	p.agent.setLingering(l)
-	limit := time.NewTimer(p.agent.Settings.Budgets.Linger)
-	defer limit.Stop()
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	for p.next == nil {
-		select {
-		case run := <-l.next:
-			p.handOver(run)
-			if p.next == nil {
-				p.agent.setLingering(l) // that one came to nothing
-			}
-			continue
-		case <-tick.C:
-			if !p.held.Stopped || !p.agent.takenFrom(p.held.Run) {
-				continue
-			}
-		case <-l.enough:
-		case <-limit.C:
-		case <-p.run.ctx.Done():
-		}
-		break
-	}
-	p.timed(PhaseLinger, began)
-	p.agent.setLingering(nil)
-	select {
-	case run := <-l.next: // it came in that instant
-		p.handOver(run)
-	default:
-	}
-}
-
-// lingers says whether another call of the director's is to be expected.
-func (p *performer) lingers() bool {
-	h := p.run.hold
-	if h == nil || p.held == nil || p.held.Empty() || h.cutOffErr() != nil || !isClosed(h.told) || !p.unbroken() {
-		return false
-	}
-	disks, err := p.agent.Settings.attached()
-	if err != nil {
-		return false
-	}
-	for _, d := range disks {
-		if !p.asked[d.CID] {
-			return true
-		}
-	}
-	return false
-}
-
-// handOver has another hold go on from the rest to which this one has brought the
-// jobs. One that cannot is refused, and this one lingers on.
-func (p *performer) handOver(run *Run) {
-	in := *p.inventory
-	in.Held = true
-	if p.run.ctx.Err() != nil {
-		p.agent.refused(run, context.Cause(p.run.ctx))
-		return
-	}
-	next, err := p.agent.beginWith(run, &in, p.held)
-	if err != nil {
-		p.agent.refused(run, err)
-		return
-	}
-	next.inherited, next.downSince, next.lockedSince = true, p.downSince, p.lockedSince
-	for disk := range p.asked {
-		next.asked[disk] = true
-	}
-	p.held, p.record.Held, p.next = nil, nil, next
-	p.agent.setHolder(&holder{work: "run " + run.ID(), run: run, since: time.Now()})
-}
-
-// lingering is a hold that waits for the director's next call.
-type lingering struct {
-	level  Level
-	asked  map[string]bool // CIDs of the disks that had their calls
-	next   chan *Run       // takes one
-	enough chan struct{}   // closed to have it end
-}
-
-func (a *Agent) setLingering(l *lingering) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.lingering = l
-}
-
-// continued gives a request to the hold that lingers, if it is its next. Any other
-// request ends the lingering: it would wait for nothing.
-func (a *Agent) continued(r Request) *Run {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l := a.lingering
-	if l == nil {
-		return nil
-	}
-	a.lingering = nil
-	if r.Lease == 0 || r.Level != l.level || len(r.Disks) == 0 || anyOf(r.Disks, l.asked) {
-		close(l.enough)
-		return nil
-	}
-	run := newRun(a.lifetime, r)
-	l.next <- run
-	return run
-}
-
-func anyOf(disks []string, asked map[string]bool) bool {
-	for _, d := range disks {
-		if asked[d] {
-			return true
-		}
-	}
-	return false
-}
-
 // answerHolder gives the holder a report as soon as nothing is frozen any more, and
 // makes durable before that what the holder has told.
 func (p *performer) answerHolder(err, stuck error) {
@@ -340,15 +214,18 @@ func (p *performer) answerHolder(err, stuck error) {
 			told = false // the report that is recorded in the end tells of it
 		}
 	}
-	h.tellReport(r, told)
+	if p.lingers() { // the next call may come as soon as this one has its answer
+		p.lingering = &lingering{level: p.held.Level, asked: p.asked, next: make(chan *Run, 1), enough: make(chan struct{})}
+		p.agent.setLingering(p.lingering)
+	}
+	h.tellReport(r, told && h.cutOffErr() == nil)
 }
 
 // takeAnswers reads what the holder has told.
 func (p *performer) takeAnswers() {
-	for ; p.waiting > 0; p.waiting-- {
-		(<-p.ended).over = true
-	}
+	p.waiting = 0
 	for _, c := range p.calls {
+		c.over, c.answered = true, time.Now()
 		c.read()
 	}
 	p.rejectRepeated()
@@ -359,13 +236,4 @@ func (p *performer) takeAnswers() {
 func (p *performer) unbroken() bool {
 	h := p.run.hold
 	return p.told() && isClosed(h.fixed) && h.cutOffErr() == nil && p.broken() == "" && p.moved == ""
-}
-
-// disksOf are the CIDs of disks.
-func disksOf(all []quiesce.Disk) map[string]bool {
-	cids := map[string]bool{}
-	for _, d := range all {
-		cids[d.CID] = true
-	}
-	return cids
 }

@@ -49,6 +49,7 @@ type performer struct {
 	recovered   bool            // another daemon began the run
 	asked       map[string]bool // CIDs of the disks that the director had snapshotted while the jobs are at rest
 	inherited   bool            // an earlier hold has brought the jobs to rest
+	lingering   *lingering      // nil unless the director's next call is waited for
 	next        *performer      // goes on from this hold's rest, nil for none
 	cancelled   error           // somebody cancelled the run when only its answers were missing
 }
@@ -363,7 +364,9 @@ func (p *performer) await(c *call) {
 		}
 		select {
 		case <-c.process.Done():
-			c.answered = time.Now()
+			if p.run.hold == nil { // a holder's word may be read already
+				c.answered = time.Now()
+			}
 			p.ended <- c
 		case <-p.agent.lifetime.Done():
 		}

@@ -140,6 +140,9 @@ func (p *performer) collect() bool {
 		select {
 		case c := <-p.ended:
 			c.over = true
+			if c.answered.IsZero() {
+				c.answered = time.Now()
+			}
 			p.waiting--
 		case <-cancelled: // nothing is held any more, so only the report changes
 			p.cancelled, cancelled = context.Cause(p.run.ctx), nil

@@ -43,6 +43,8 @@ type Daemon struct {
 	Handler *api.Handler
 	Mount   string // of the disk
 	dir     string // where the CPI finds what it is to do
+	parts   agent.Parts
+	records *journal.Journal
 }
 
 // script is the CPI. It notes every request, waits while there is a file
@@ -159,17 +161,37 @@ func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, 
 
 func (d *Daemon) start(t testing.TB, parts agent.Parts) {
 	t.Helper()
-	records, err := journal.Open(parts.Settings.StateDir)
+	d.parts = parts
+	d.open(t)
+	t.Cleanup(func() { d.settle(t); d.close(t) })
+}
+
+// open makes the agent and has it go on with what an earlier one left.
+func (d *Daemon) open(t testing.TB) {
+	t.Helper()
+	var err error
+	d.records, err = journal.Open(d.parts.Settings.StateDir)
 	must(t, err)
-	t.Cleanup(func() { must(t, records.Close()) })
 	m := metrics.New()
-	parts.Journal, parts.Observer = records, m
-	d.Agent = agent.New(parts)
-	t.Cleanup(d.Agent.Close)
-	t.Cleanup(func() { d.settle(t) })
+	d.parts.Journal, d.parts.Observer = d.records, m
+	d.Agent = agent.New(d.parts)
 	must(t, d.Agent.Recover(nil, nil))
 	must(t, m.Watch(d.Agent))
 	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text}
+}
+
+func (d *Daemon) close(t testing.TB) {
+	t.Helper()
+	d.Agent.Close()
+	must(t, d.records.Close())
+}
+
+// Restart ends the daemon and starts it again. What serves it goes on serving the old
+// one.
+func (d *Daemon) Restart(t testing.TB) {
+	t.Helper()
+	d.close(t)
+	d.open(t)
 }
 
 // settle lets everything that is under way end.
