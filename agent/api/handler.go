@@ -21,6 +21,7 @@ type Call struct {
 	FullName  string          // as it was called, for messages; Method when empty
 	Arguments json.RawMessage // an array, null or nothing
 	By        string          // who calls, for the record
+	Role      Role            // what he may do: nothing unless it is given
 
 	list []json.RawMessage // Arguments, read
 }
@@ -46,28 +47,29 @@ type Handler struct {
 type method struct {
 	arguments int  // that it needs; more are passed over, as bosh-agent does
 	waits     bool // for up to TaskWait, where the others answer within seconds
+	least     Role // that its caller must have
 	answer    func(*Handler, context.Context, Call) (any, error)
 }
 
-// methods is the table.
+// methods is the table: what each needs, and who may call it.
 func methods() map[string]method {
 	return map[string]method{
-		"info":             {0, false, (*Handler).info},
-		"status":           {0, false, (*Handler).status},
-		"metrics":          {0, false, (*Handler).metrics},
-		"take_snapshot":    {0, false, (*Handler).takeSnapshot},
-		"plan_snapshot":    {0, false, (*Handler).planSnapshot},
-		"snapshots":        {0, false, (*Handler).snapshots},
-		"runs":             {0, false, (*Handler).runs},
-		"delete_snapshot":  {1, false, (*Handler).deleteSnapshot},
-		"delete_snapshots": {0, false, (*Handler).deleteSnapshots},
-		"get_task":         {1, true, (*Handler).getTask},
-		"cancel_task":      {1, true, (*Handler).cancelTask},
-		"quiesce":          {1, true, (*Handler).quiesce},
-		"renew":            {2, false, (*Handler).renew},
-		"resume":           {1, true, (*Handler).resume},
-		"yield":            {0, true, (*Handler).yield},
-		"unyield":          {0, false, (*Handler).unyield},
+		"info":             {0, false, RoleHolder, (*Handler).info},
+		"status":           {0, false, RoleOperator, (*Handler).status},
+		"metrics":          {0, false, RoleOperator, (*Handler).metrics},
+		"take_snapshot":    {0, false, RoleOperator, (*Handler).takeSnapshot},
+		"plan_snapshot":    {0, false, RoleOperator, (*Handler).planSnapshot},
+		"snapshots":        {0, false, RoleOperator, (*Handler).snapshots},
+		"runs":             {0, false, RoleOperator, (*Handler).runs},
+		"delete_snapshot":  {1, false, RoleOperator, (*Handler).deleteSnapshot},
+		"delete_snapshots": {0, false, RoleOperator, (*Handler).deleteSnapshots},
+		"get_task":         {1, true, RoleHolder, (*Handler).getTask},
+		"cancel_task":      {1, true, RoleHolder, (*Handler).cancelTask},
+		"quiesce":          {1, true, RoleHolder, (*Handler).quiesce},
+		"renew":            {2, false, RoleHolder, (*Handler).renew},
+		"resume":           {1, true, RoleHolder, (*Handler).resume},
+		"yield":            {0, true, RoleOperator, (*Handler).yield},
+		"unyield":          {0, false, RoleOperator, (*Handler).unyield},
 	}
 }
 
@@ -83,6 +85,9 @@ func Waits(name string) bool { return methods()[name].waits }
 // long for what the run holds to be set going.
 func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
 	m, ok := methods()[c.Method]
+	if err := c.may(m.least); err != nil {
+		return nil, err
+	}
 	if !ok {
 		return nil, &Error{Kind: KindUnknownMethod, Message: "unknown message " + c.name()}
 	}

@@ -28,6 +28,9 @@ func (h *Handler) quiesce(ctx context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.mine(run); err != nil { // it was joined
+		return nil, err
+	}
 	value, err := h.held(ctx, c, run)
 	if over, is := value.(wire.Report); is {
 		why := "the hold is over"
@@ -67,9 +70,18 @@ func fromLease(l agent.Lease) wire.Lease {
 	return w
 }
 
+// holdID reads the id of a hold that the caller may renew and end.
+func (h *Handler) holdID(c Call) (string, error) {
+	id, err := text(c, 0)
+	if err == nil && c.Role != RoleOperator {
+		_, err = h.find(c, id)
+	}
+	return id, err
+}
+
 // renew takes a hold's id and the seconds from now until its lease is to end.
 func (h *Handler) renew(_ context.Context, c Call) (any, error) {
-	id, err := text(c, 0)
+	id, err := h.holdID(c)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +98,7 @@ func (h *Handler) renew(_ context.Context, c Call) (any, error) {
 
 // resume takes a hold's id and, if it is known, what became of the snapshot.
 func (h *Handler) resume(ctx context.Context, c Call) (any, error) {
-	id, err := text(c, 0)
+	id, err := h.holdID(c)
 	if err != nil {
 		return nil, err
 	}

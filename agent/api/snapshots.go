@@ -17,7 +17,7 @@ func request(c Call) (agent.Request, error) {
 			return r, invalid(c, "Extracting method arguments from payload: %v", err)
 		}
 	}
-	r.By = c.By
+	r.By = c.by()
 	return r, nil
 }
 

@@ -81,7 +81,7 @@ func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t := h.tasks.find(id); t != nil {
+	if t := h.task(c, id); t != nil {
 		if !h.ended(ctx, t.done) {
 			return running(id), nil
 		}
@@ -121,9 +121,21 @@ func closed(done <-chan struct{}) bool {
 	}
 }
 
+// task is the task that is no run, nil if there is none. Those are operators' alone.
+func (h *Handler) task(c Call, id string) *task {
+	if c.Role != RoleOperator {
+		return nil
+	}
+	return h.tasks.find(id)
+}
+
+// find is the run that the caller may follow and end.
 func (h *Handler) find(c Call, id string) (*agent.Run, error) {
 	run, err := h.Agent.Find(id)
-	return run, unknownTask(c, id, err)
+	if err != nil {
+		return nil, unknownTask(c, id, err)
+	}
+	return run, c.mine(run)
 }
 
 // unknownTask puts an id that nobody knows into bosh-agent's words.
@@ -168,7 +180,7 @@ func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t := h.tasks.find(id); t != nil {
+	if t := h.task(c, id); t != nil {
 		if closed(t.done) {
 			return "canceled", nil
 		}

@@ -5,10 +5,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quiesced/quiesced/agent/api"
 )
 
 // peer is who is at the other end of a connection.
@@ -82,8 +85,29 @@ func supplementary(fd uintptr) ([]uint32, error) {
 	}
 }
 
-// may says whether the peer is served: root, or a member of the group where one
-// is configured (0 is none).
-func (p peer) may(gid int) bool {
-	return p.uid == 0 || gid != 0 && slices.Contains(p.groups, uint32(gid))
+// Access says who may use the socket beside root.
+type Access struct {
+	Group  int // whose members may do everything; 0 for none
+	Holder int // the user who may use holds alone; 0 for none
+}
+
+// role is what the peer may do. A member of the group stays one if he is the holder,
+// too.
+func (a Access) role(p peer) api.Role {
+	switch {
+	case p.uid == 0, a.Group != 0 && slices.Contains(p.groups, uint32(a.Group)):
+		return api.RoleOperator
+	case a.Holder != 0 && p.uid == uint32(a.Holder):
+		return api.RoleHolder
+	}
+	return api.RoleNone
+}
+
+// who is the caller of a request that came over the socket.
+func (a Access) who(r *http.Request) caller {
+	p, ok := r.Context().Value(peerKey{}).(peer)
+	if !ok {
+		return caller{by: "somebody of whom the kernel does not say who it is"}
+	}
+	return caller{by: p.String(), role: a.role(p)}
 }

@@ -20,29 +20,32 @@ import (
 	"github.com/quiesced/quiesced/agent/httpapi"
 )
 
-// callerEnv makes the test binary a caller of the socket that it names.
+// callerEnv makes the test binary a caller: of the methods that it is given, on the
+// socket that this names.
 const callerEnv = "HTTPAPI_TEST_CALLER"
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(callerEnv); socket != "" {
-		os.Exit(call(socket))
+		for _, line := range os.Args[1:] {
+			method, argument, _ := strings.Cut(line, " ")
+			fmt.Println(call(socket, method, argument))
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// call calls info and prints what became of it.
-func call(socket string) int {
-	_, err := httpapi.NewClient(socket).Call(context.Background(), "info")
+// call says what became of a call.
+func call(socket, method string, argument any) string {
+	_, err := httpapi.NewClient(socket).Call(context.Background(), method, argument)
 	var x *api.Error
 	switch {
 	case err == nil:
-		fmt.Println("served")
+		return "served"
 	case errors.As(err, &x):
-		fmt.Println(x.Kind, x.Message)
-	default:
-		fmt.Println(err)
+		return fmt.Sprint(x.Kind, " ", x.Message)
 	}
-	return 0
+	return err.Error()
 }
 
 const (
@@ -70,11 +73,11 @@ func TestWhoIsServed(t *testing.T) {
 		{"somebody else, where all can connect", syscall.Credential{Uid: nobody, Gid: nobody, Groups: many}, true, "forbidden uid 65534 (pid "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			socket := serve(t, apitest.Start(t), group)
+			socket := serve(t, apitest.Start(t), httpapi.Access{Group: group})
 			if test.world {
 				no(t, os.Chmod(socket, 0o666))
 			}
-			if got := callAs(t, socket, test.cred); !strings.Contains(got, test.want) {
+			if got := callAs(t, socket, test.cred, "info")[0]; !strings.Contains(got, test.want) {
 				t.Errorf("the caller is told %q, want %q", got, test.want)
 			}
 		})
@@ -82,40 +85,41 @@ func TestWhoIsServed(t *testing.T) {
 }
 
 func TestWithoutAGroupRootAloneIsServed(t *testing.T) {
-	socket := serve(t, apitest.Start(t), 0)
+	socket := serve(t, apitest.Start(t), httpapi.Access{})
 	member := syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{0}} // of root's own group
-	if got := callAs(t, socket, member); !strings.Contains(got, "forbidden uid 65534") {
+	if got := callAs(t, socket, member, "info")[0]; !strings.Contains(got, "forbidden uid 65534") {
 		t.Errorf("a member of group 0 is told %q", got)
 	}
-	if got := callAs(t, socket, syscall.Credential{}); got != "served" {
+	if got := callAs(t, socket, syscall.Credential{}, "info")[0]; got != "served" {
 		t.Errorf("root is told %q", got)
 	}
 }
 
 // serve serves a daemon for a group, at a path that everybody may reach.
-func serve(t *testing.T, d *apitest.Daemon, gid int) (socket string) {
+func serve(t *testing.T, d *apitest.Daemon, a httpapi.Access) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "httpapi-")
 	no(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	no(t, os.Chmod(dir, 0o755))
 	socket = filepath.Join(dir, "s")
-	l, err := httpapi.Listen(socket, gid)
+	l, err := httpapi.Listen(socket, a)
 	no(t, err)
 	apitest.Background(t, func(ctx context.Context) error {
-		return httpapi.NewServer(d.Handler, gid, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+		return httpapi.NewServer(d.Handler, a, slog.New(slog.DiscardHandler)).Serve(ctx, l)
 	})
 	return socket
 }
 
-// callAs calls the daemon from a process with other credentials.
-func callAs(t *testing.T, socket string, cred syscall.Credential) string {
+// callAs makes calls, each a method and perhaps an argument, from a process with other
+// credentials, and returns what became of each.
+func callAs(t *testing.T, socket string, cred syscall.Credential, calls ...string) []string {
 	t.Helper()
 	fd, err := unix.Open("/proc/self/exe", unix.O_PATH, 0) // its path may be closed to the other
 	no(t, err)
 	self := os.NewFile(uintptr(fd), "self")
 	defer self.Close()
-	cmd := exec.Command("/proc/self/fd/3")
+	cmd := exec.Command("/proc/self/fd/3", calls...)
 	cmd.ExtraFiles = []*os.File{self}
 	cmd.Env = []string{callerEnv + "=" + socket}
 	cmd.Dir = "/"
@@ -126,6 +130,9 @@ func callAs(t *testing.T, socket string, cred syscall.Credential) string {
 	if err != nil {
 		t.Fatalf("the caller fails: %v: %s", err, stderr.Bytes())
 	}
-
-	return strings.TrimSpace(string(out))
+	results := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(results) != len(calls) {
+		t.Fatalf("of %q the caller tells %q", calls, results)
+	}
+	return results
 }

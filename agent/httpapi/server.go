@@ -20,14 +20,19 @@ const MaxBody = 1 << 20
 // Server serves a Handler on a unix socket.
 type Server struct {
 	handler *api.Handler
-	gid     int
-	log     *slog.Logger
+	who     func(*http.Request) caller
 	http    *http.Server
 }
 
-// NewServer makes a server for root and the members of a group (0 for none).
-func NewServer(h *api.Handler, gid int, log *slog.Logger) *Server {
-	s := &Server{handler: h, gid: gid, log: log}
+// caller is who makes a request, and what he may do.
+type caller struct {
+	by   string
+	role api.Role
+}
+
+// NewServer makes a server for root and those who have access.
+func NewServer(h *api.Handler, a Access, log *slog.Logger) *Server {
+	s := &Server{handler: h, who: a.who}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{method...}", s.call)
 	s.http = &http.Server{
@@ -63,23 +68,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Server) call(w http.ResponseWriter, r *http.Request) {
-	p, ok := r.Context().Value(peerKey{}).(peer)
-	if !ok {
-		answer(w, nil, &api.Error{Kind: api.KindForbidden, Message: "the kernel does not say who is at the other end"})
-		return
+	from := s.who(r)
+	c := api.Call{Method: r.PathValue("method"), By: from.by, Role: from.role}
+	if c.Role != api.RoleNone { // nothing is read from anybody else, and the handler refuses him
+		var err error
+		if c.Arguments, err = readArguments(w, r); err != nil {
+			answer(w, nil, &api.Error{Message: err.Error()})
+			return
+		}
 	}
-	if !p.may(s.gid) {
-		answer(w, nil, &api.Error{Kind: api.KindForbidden, Message: fmt.Sprintf("%s may not use this socket", p)})
-		return
-	}
-	arguments, err := readArguments(w, r)
-	if err != nil {
-		answer(w, nil, &api.Error{Message: err.Error()})
-		return
-	}
-	value, err := s.handler.Call(r.Context(), api.Call{
-		Method: r.PathValue("method"), Arguments: arguments, By: p.String(),
-	})
+	value, err := s.handler.Call(r.Context(), c)
 	answer(w, value, err)
 }
 

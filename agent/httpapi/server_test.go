@@ -42,7 +42,7 @@ func raw(t *testing.T, network, address string) func(method, path, body string) 
 
 func TestStatusesTellTheKind(t *testing.T) {
 	d := apitest.Start(t)
-	socket := serve(t, d, 0)
+	socket := serve(t, d, httpapi.Access{})
 	do := raw(t, "unix", socket)
 	c := api.Client{Caller: httpapi.NewClient(socket)}
 	d.Hold(t, "snapshot_disk")
@@ -103,10 +103,10 @@ func TestAPeerThatTheKernelDoesNotNameIsForbidden(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	no(t, err)
 	apitest.Background(t, func(ctx context.Context) error {
-		return httpapi.NewServer(d.Handler, 0, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+		return httpapi.NewServer(d.Handler, httpapi.Access{}, slog.New(slog.DiscardHandler)).Serve(ctx, l)
 	})
 	status, text := raw(t, "tcp", l.Addr().String())("POST", "/v1/info", "")
-	if status != 403 || !strings.Contains(text, "the kernel does not say who") {
+	if status != 403 || !strings.Contains(text, "of whom the kernel does not say who it is may not call info") {
 		t.Errorf("%d %s", status, text)
 	}
 }
@@ -114,10 +114,10 @@ func TestAPeerThatTheKernelDoesNotNameIsForbidden(t *testing.T) {
 func TestServeEndsWhileGetTaskWaits(t *testing.T) {
 	d := apitest.Start(t)
 	socket := filepath.Join(t.TempDir(), "s")
-	l, err := httpapi.Listen(socket, 0)
+	l, err := httpapi.Listen(socket, httpapi.Access{})
 	no(t, err)
 	stop := apitest.Background(t, func(ctx context.Context) error {
-		return httpapi.NewServer(d.Handler, 0, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+		return httpapi.NewServer(d.Handler, httpapi.Access{}, slog.New(slog.DiscardHandler)).Serve(ctx, l)
 	})
 	c := api.Client{Caller: httpapi.NewClient(socket)}
 	d.Hold(t, "snapshot_disk")
@@ -152,7 +152,7 @@ func TestServeEndsWhileGetTaskWaits(t *testing.T) {
 
 func TestCallEndsWithItsContext(t *testing.T) {
 	d := apitest.Start(t)
-	socket := serve(t, d, 0)
+	socket := serve(t, d, httpapi.Access{})
 	c := api.Client{Caller: httpapi.NewClient(socket)}
 	d.Hold(t, "snapshot_disk")
 	id, err := c.Take(t.Context(), agent.Request{})
@@ -168,7 +168,7 @@ func TestServeEndsWhenItsListenerFails(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	no(t, err)
 	no(t, l.Close())
-	err = httpapi.NewServer(&api.Handler{}, 0, slog.New(slog.DiscardHandler)).Serve(t.Context(), l)
+	err = httpapi.NewServer(&api.Handler{}, httpapi.Access{}, slog.New(slog.DiscardHandler)).Serve(t.Context(), l)
 	says(t, err, "cannot serve on ")
 }
 

@@ -30,10 +30,16 @@ func CheckSocketPath(path string) error {
 	return nil
 }
 
-// Listen binds the socket with mode 0660, for root and the group (0 for root's
-// own). A socket that a dead daemon left is replaced; one that somebody answers
-// on is an error.
-func Listen(path string, gid int) (net.Listener, error) {
+// Listen binds the socket with mode 0660, for root and those who have access. A
+// socket that a dead daemon left is replaced; one that somebody answers on is an
+// error.
+//
+// A holder comes with his uid and no groups, so the file is his. That keeps everybody
+// else from connecting at all, as mode 0666 would not: each connection takes one of
+// the daemon's descriptors. As its owner he can open or close the file to others, but
+// not replace it, for its directory is root's; and who is served is decided by the
+// kernel's word for each connection, not by the file's mode.
+func Listen(path string, a Access) (net.Listener, error) {
 	if err := CheckSocketPath(path); err != nil {
 		return nil, err
 	}
@@ -48,15 +54,15 @@ func Listen(path string, gid int) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %q: %w", path, err)
 	}
-	if err := errors.Join(os.Chown(path, 0, gid), os.Chmod(path, 0o660)); err != nil {
+	if err := errors.Join(os.Chown(path, a.Holder, a.Group), os.Chmod(path, 0o660)); err != nil {
 		_ = l.Close()
-		return nil, fmt.Errorf("cannot give %q to its group: %w", path, err)
+		return nil, fmt.Errorf("cannot give %q to who may use it: %w", path, err)
 	}
 	return l, nil
 }
 
 // rootOnly gives a socket a mode before it is bound, which bind(2) takes for its
-// file: nobody but root can connect before the group is set.
+// file: nobody but root can connect before it is given to others.
 func rootOnly(_, _ string, c syscall.RawConn) error {
 	var err error
 	if ctlErr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); ctlErr != nil {
@@ -102,20 +108,38 @@ func answers(path string) bool {
 	return !errors.Is(err, unix.ECONNREFUSED) // EAGAIN is a daemon that is too busy
 }
 
-// noGroup is the number that chown(2) takes for leaving the group as it is.
-const noGroup = 1<<32 - 1
+// noID is the number that chown(2) takes for leaving user or group as they are.
+const noID = 1<<32 - 1
 
 // GroupID is the number of a group given by name or number; root's for "".
 func GroupID(group string) (int, error) {
-	if group == "" {
-		return 0, nil
-	}
-	if gid, err := strconv.ParseUint(group, 10, 32); err == nil && gid != noGroup {
-		return int(gid), nil
+	if id, ok := number(group); ok {
+		return id, nil
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {
 		return 0, fmt.Errorf("unknown group %q", group)
 	}
 	return strconv.Atoi(g.Gid)
+}
+
+// UserID is the number of a user given by name or number; root's for "".
+func UserID(name string) (int, error) {
+	if id, ok := number(name); ok {
+		return id, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("unknown user %q", name)
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+// number reads the number of a user or group; "" is 0.
+func number(text string) (int, bool) {
+	if text == "" {
+		return 0, true
+	}
+	id, err := strconv.ParseUint(text, 10, 32)
+	return int(id), err == nil && id != noID
 }

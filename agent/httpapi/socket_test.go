@@ -14,14 +14,14 @@ import (
 	"github.com/quiesced/quiesced/agent/httpapi"
 )
 
-func TestSocketIsForRootAndItsGroup(t *testing.T) {
+func TestSocketIsForRootItsGroupAndTheHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "quiesced.sock")
-	l, err := httpapi.Listen(path, 4321)
+	l, err := httpapi.Listen(path, httpapi.Access{Group: 4321, Holder: 4322})
 	no(t, err)
 	info, err := os.Lstat(path)
 	no(t, err)
 	owner := info.Sys().(*syscall.Stat_t)
-	if info.Mode() != os.ModeSocket|0o660 || owner.Uid != 0 || owner.Gid != 4321 {
+	if info.Mode() != os.ModeSocket|0o660 || owner.Uid != 4322 || owner.Gid != 4321 {
 		t.Errorf("the socket is %s of %d:%d", info.Mode(), owner.Uid, owner.Gid)
 	}
 	no(t, l.Close())
@@ -49,7 +49,7 @@ func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
 	no(t, err)
 	dead.SetUnlinkOnClose(false)
 	no(t, dead.Close())
-	l, err := httpapi.Listen(path, 0)
+	l, err := httpapi.Listen(path, httpapi.Access{})
 	no(t, err)
 	defer l.Close()
 	c, err := net.Dial("unix", path)
@@ -66,7 +66,7 @@ func TestSocketOfADyingDaemonIsReplaced(t *testing.T) {
 	dying.SetUnlinkOnClose(false)
 	closed := make(chan error, 1)
 	time.AfterFunc(100*time.Millisecond, func() { closed <- dying.Close() })
-	l, err := httpapi.Listen(path, 0)
+	l, err := httpapi.Listen(path, httpapi.Access{})
 	no(t, err)
 	no(t, <-closed)
 	no(t, l.Close())
@@ -74,10 +74,10 @@ func TestSocketOfADyingDaemonIsReplaced(t *testing.T) {
 
 func TestSocketOfALivingDaemonIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	first, err := httpapi.Listen(path, 0)
+	first, err := httpapi.Listen(path, httpapi.Access{})
 	no(t, err)
 	defer first.Close()
-	_, err = httpapi.Listen(path, 0)
+	_, err = httpapi.Listen(path, httpapi.Access{})
 	says(t, err, "another daemon listens there")
 	c, err := net.Dial("unix", path)
 	no(t, err)
@@ -97,7 +97,7 @@ func TestSocketOfABusyDaemonIsLeftAlone(t *testing.T) {
 			defer c.Close()
 		}
 	}
-	_, err = httpapi.Listen(path, 0)
+	_, err = httpapi.Listen(path, httpapi.Access{})
 	says(t, err, "another daemon listens there")
 	if _, err := os.Lstat(path); err != nil {
 		t.Errorf("the busy daemon has lost its socket: %v", err)
@@ -111,7 +111,7 @@ func TestWhatIsNoSocketIsLeftAlone(t *testing.T) {
 	no(t, os.Symlink(file, link))
 	no(t, os.Mkdir(folder, 0o700))
 	for _, path := range []string{file, link, folder} {
-		_, err := httpapi.Listen(path, 0)
+		_, err := httpapi.Listen(path, httpapi.Access{})
 		says(t, err, "it is there and is no socket")
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("%s is gone: %v", path, err)
@@ -128,27 +128,27 @@ func TestPathsOfSockets(t *testing.T) {
 	defer os.RemoveAll(dir)
 	of := func(bytes int) string { return filepath.Join(dir, strings.Repeat("x", bytes-len(dir)-1)) }
 
-	l, err := httpapi.Listen(of(httpapi.MaxSocketPath), 0)
+	l, err := httpapi.Listen(of(httpapi.MaxSocketPath), httpapi.Access{})
 	no(t, err)
 	c, err := net.Dial("unix", of(httpapi.MaxSocketPath))
 	no(t, err)
 	no(t, c.Close())
 	no(t, l.Close())
 
-	_, err = httpapi.Listen(of(httpapi.MaxSocketPath+1), 0)
+	_, err = httpapi.Listen(of(httpapi.MaxSocketPath+1), httpapi.Access{})
 	says(t, err, "has 108 bytes, and the kernel takes 107")
-	_, err = httpapi.Listen("quiesced.sock", 0)
+	_, err = httpapi.Listen("quiesced.sock", httpapi.Access{})
 	says(t, err, `socket path "quiesced.sock" is not absolute`)
-	_, err = httpapi.Listen("@quiesced", 0)
+	_, err = httpapi.Listen("@quiesced", httpapi.Access{})
 	says(t, err, "is not absolute")
-	_, err = httpapi.Listen("/proc/quiesced/s", 0)
+	_, err = httpapi.Listen("/proc/quiesced/s", httpapi.Access{})
 	says(t, err, "cannot make the socket's directory")
 }
 
-func TestGroupsByNameAndNumber(t *testing.T) {
+func TestGroupsAndUsersByNameAndNumber(t *testing.T) {
 	for _, test := range []struct {
-		group string
-		gid   int
+		name  string
+		id    int
 		fails bool
 	}{
 		{"", 0, false},
@@ -159,11 +159,15 @@ func TestGroupsByNameAndNumber(t *testing.T) {
 		{"4294967295", 0, true}, // chown(2)'s "leave it"
 		{"4294967296", 0, true}, // root's in 32 bits
 		{"-1", 0, true},
-		{"no such group", 0, true},
+		{"nobody of that name", 0, true},
 	} {
-		gid, err := httpapi.GroupID(test.group)
-		if gid != test.gid || (err != nil) != test.fails {
-			t.Errorf("group %q is %d, %v", test.group, gid, err)
+		gid, err := httpapi.GroupID(test.name)
+		if gid != test.id || (err != nil) != test.fails {
+			t.Errorf("group %q is %d, %v", test.name, gid, err)
+		}
+		uid, err := httpapi.UserID(test.name)
+		if uid != test.id || (err != nil) != test.fails {
+			t.Errorf("user %q is %d, %v", test.name, uid, err)
 		}
 	}
 }

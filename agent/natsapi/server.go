@@ -98,6 +98,7 @@ func (s *Server) receive(ctx context.Context, conn *nats.Conn, data []byte) {
 		defer func() { <-slot }()
 		value, err := s.handler.Call(ctx, api.Call{
 			Method: method, FullName: m.Method, Arguments: m.Arguments, By: m.ReplyTo,
+			Role: api.RoleOperator, // the bus admits a director alone to this subject
 		})
 		s.reply(conn, m, value, err)
 	})

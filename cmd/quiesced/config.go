@@ -47,6 +47,7 @@ type Config struct {
 type ListenConfig struct {
 	Socket    string `yaml:"socket"`
 	Group     string `yaml:"group"`      // whose members may use the socket beside root
+	Holders   string `yaml:"holders"`    // the user who may use it for holds alone
 	Metrics   string `yaml:"metrics"`    // host:port, "" for none
 	WebConfig string `yaml:"web_config"` // exporter-toolkit's file for TLS and authentication
 }
@@ -160,6 +161,9 @@ func (c *Config) check(d *document) {
 	}
 	if _, err := httpapi.GroupID(c.Listen.Group); err != nil {
 		d.fail("listen.group", "%v", err)
+	}
+	if _, err := httpapi.UserID(c.Listen.Holders); err != nil {
+		d.fail("listen.holders", "%v", err)
 	}
 	if c.Listen.Metrics != "" {
 		_, port, err := net.SplitHostPort(c.Listen.Metrics)

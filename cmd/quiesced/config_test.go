@@ -71,6 +71,7 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"socket path too long", "listen:\n  socket: " + long + "\n", `q.yml:2: listen.socket: socket path "` + long + `" has 115 bytes, and the kernel takes 107`},
 		{"relative socket path", "listen: {socket: q.sock}\n", `q.yml:1: listen.socket: socket path "q.sock" is not absolute`},
 		{"unknown group", "listen: {group: nobody-is-in-it}\n", `q.yml:1: listen.group: unknown group "nobody-is-in-it"`},
+		{"unknown holder", "listen:\n  holders: no-such-user\n", `q.yml:2: listen.holders: unknown user "no-such-user"`},
 		{"metrics address without port", "listen: {metrics: localhost}\n", `q.yml:1: listen.metrics: address localhost: missing port in address`},
 		{"metrics port that is none", "listen: {metrics: 'localhost:65536'}\n", `q.yml:1: listen.metrics: address 65536: invalid port`},
 		{"root as state directory", "state_dir: /\n", `q.yml:1: state_dir: needs a directory of its own`},

@@ -72,11 +72,11 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	left, unread := recoverFreezes(ctx, freezer)
 	m := metrics.New()
 	m.Process()
-	gid, err := httpapi.GroupID(c.Listen.Group)
+	access, err := c.Listen.access()
 	if err != nil {
 		return err
 	}
-	socket, err := httpapi.Listen(c.Listen.Socket, gid)
+	socket, err := httpapi.Listen(c.Listen.Socket, access)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	handler := &api.Handler{Agent: a, Version: version.Version, Samples: metrics.Samples, Metrics: m.Text}
 	tasks := []task{
 		{"agent", func(ctx context.Context) error { a.Run(ctx); a.Close(); return nil }},
-		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, gid, log).Serve(ctx, socket) }},
+		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},
 	}
 	if len(c.NATS.URLs) > 0 {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), log).Serve})

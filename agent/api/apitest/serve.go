@@ -17,10 +17,10 @@ import (
 func (d *Daemon) OnSocket(t testing.TB) *httpapi.Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "quiesced.sock")
-	l, err := httpapi.Listen(path, 0)
+	l, err := httpapi.Listen(path, httpapi.Access{})
 	must(t, err)
 	Background(t, func(ctx context.Context) error {
-		return httpapi.NewServer(d.Handler, 0, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+		return httpapi.NewServer(d.Handler, httpapi.Access{}, slog.New(slog.DiscardHandler)).Serve(ctx, l)
 	})
 	return httpapi.NewClient(path)
 }
