@@ -61,6 +61,7 @@ var conformance = []struct {
 	{"metrics are Prometheus text", nil, testMetrics},
 	{"a failed run has its report", nil, testFailed},
 	{"a CPI that talks nonsense leaves an unresolved snapshot", nil, testGarbage},
+	{"each request is told to the audit, without its arguments", nil, testAudit},
 	{"thirty-two callers at once", nil, testConcurrent},
 	{"holds that are refused", nil, testHoldsRefused},
 	{"a hold where snapshots are disabled", func(s *agent.Settings) { s.Enabled = false }, testHoldDisabled},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/audit"
 	"github.com/quiesced/quiesced/agent/wire"
 )
 
@@ -21,6 +22,7 @@ type Call struct {
 	FullName  string          // as it was called, for messages; Method when empty
 	Arguments json.RawMessage // an array, null or nothing
 	By        string          // who calls, for the record
+	From      string          // his host:port, for the audit; "" where he has none
 	Role      Role            // what he may do: nothing unless it is given
 
 	list []json.RawMessage // Arguments, read
@@ -40,6 +42,7 @@ type Handler struct {
 	Samples func(agent.Report) []wire.Sample // a run's metrics
 	Metrics func() (string, error)           // the exposition text
 	Wait    time.Duration                    // of get_task for a task's end; TaskWait when zero
+	Audit   func(audit.Event)                // is told of every call once it is answered; may be nil
 	tasks   tasks
 }
 
@@ -79,11 +82,7 @@ func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
 // Waits says whether a method may take up to TaskWait to answer.
 func Waits(name string) bool { return methods()[name].waits }
 
-// Call answers one call. It returns within seconds but for get_task, which
-// waits up to TaskWait for the task's end, quiesce, which waits as long for the
-// instance to be at rest, and cancel_task, resume and yield, which wait as
-// long for what the run holds to be set going.
-func (h *Handler) Call(ctx context.Context, c Call) (any, error) {
+func (h *Handler) call(ctx context.Context, c Call) (any, error) {
 	m, ok := methods()[c.Method]
 	if err := c.may(m.least); err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type Server struct {
 // caller is who makes a request, and what he may do.
 type caller struct {
 	by   string
+	from string // host:port, "" on this machine
 	role api.Role
 }
 
@@ -69,11 +70,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 	from := s.who(r)
-	c := api.Call{Method: r.PathValue("method"), By: from.by, Role: from.role}
+	c := api.Call{Method: r.PathValue("method"), By: from.by, From: from.from, Role: from.role}
 	if c.Role != api.RoleNone { // nothing is read from anybody else, and the handler refuses him
 		var err error
 		if c.Arguments, err = readArguments(w, r); err != nil {
-			answer(w, nil, &api.Error{Message: err.Error()})
+			err = &api.Error{Message: err.Error()}
+			s.handler.Refused(c, err)
+			answer(w, nil, err)
 			return
 		}
 	}

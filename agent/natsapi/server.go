@@ -88,18 +88,21 @@ func (s *Server) receive(ctx context.Context, conn *nats.Conn, data []byte) {
 	if !known {
 		slot = s.slots[""]
 	}
+	call := api.Call{
+		Method: method, FullName: m.Method, Arguments: m.Arguments, By: m.ReplyTo, From: conn.ConnectedAddr(),
+		Role: api.RoleOperator, // the bus admits a director alone to this subject
+	}
 	select {
 	case slot <- struct{}{}:
 	default:
-		s.reply(conn, m, nil, &api.Error{Kind: api.KindBusy, Message: fmt.Sprintf("busy: %d such requests are under way", cap(slot))})
+		err := &api.Error{Kind: api.KindBusy, Message: fmt.Sprintf("busy: %d such requests are under way", cap(slot))}
+		s.handler.Refused(call, err)
+		s.reply(conn, m, nil, err)
 		return
 	}
 	s.calls.Go(func() {
 		defer func() { <-slot }()
-		value, err := s.handler.Call(ctx, api.Call{
-			Method: method, FullName: m.Method, Arguments: m.Arguments, By: m.ReplyTo,
-			Role: api.RoleOperator, // the bus admits a director alone to this subject
-		})
+		value, err := s.handler.Call(ctx, call)
 		s.reply(conn, m, value, err)
 	})
 }

@@ -38,10 +38,19 @@ func newHeldLog(out io.Writer) *heldLog {
 }
 
 // Write takes one record. It never blocks.
-func (l *heldLog) Write(record []byte) (int, error) {
+func (l *heldLog) Write(record []byte) (int, error) { return l.take(record, maxHeld) }
+
+// half is the log for records of which others decide how many there are: they get no
+// more than half of the room, so that they never drive out what the daemon says.
+type half struct{ *heldLog }
+
+func (h half) Write(record []byte) (int, error) { return h.take(record, maxHeld/2) }
+
+// take takes one record if there is not more waiting with it than the limit.
+func (l *heldLog) take(record []byte, limit int) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waiting.Len()+len(record) > maxHeld {
+	if l.waiting.Len()+len(record) > limit {
 		l.lost++
 		return len(record), nil
 	}

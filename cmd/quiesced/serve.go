@@ -109,7 +109,10 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	for _, err := range checkMachine(c) {
 		log.Warn("snapshots will be refused as things are", "error", err)
 	}
-	handler := &api.Handler{Agent: a, Version: version.Version, Samples: metrics.Samples, Metrics: m.Text}
+	handler := &api.Handler{
+		Agent: a, Version: version.Version, Samples: metrics.Samples, Metrics: m.Text,
+		Audit: newAudit(c.Log, half{held}),
+	}
 	tasks := []task{
 		{"agent", func(ctx context.Context) error { a.Run(ctx); a.Close(); return nil }},
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/audit"
 	"github.com/quiesced/quiesced/agent/journal"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/metrics"
@@ -45,6 +47,9 @@ type Daemon struct {
 	dir     string // where the CPI finds what it is to do
 	parts   agent.Parts
 	records *journal.Journal
+
+	mu      sync.Mutex
+	audited []audit.Event // guarded by mu
 }
 
 // script is the CPI. It notes every request, waits while there is a file
@@ -177,7 +182,20 @@ func (d *Daemon) open(t testing.TB) {
 	d.Agent = agent.New(d.parts)
 	must(t, d.Agent.Recover(nil, nil))
 	must(t, m.Watch(d.Agent))
-	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text}
+	d.Handler = &api.Handler{Agent: d.Agent, Version: "v1-test", Samples: metrics.Samples, Metrics: m.Text, Audit: d.audit}
+}
+
+func (d *Daemon) audit(e audit.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.audited = append(d.audited, e)
+}
+
+// Audited is what the audit has been told.
+func (d *Daemon) Audited() []audit.Event {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.audited)
 }
 
 func (d *Daemon) close(t testing.TB) {
