@@ -107,6 +107,10 @@ func (o output) explain(err error, stdout []byte, s secrets) error {
 	if errors.As(err, &e) {
 		e.Stdout, e.Stderr = s.tail(stdout), o.stderrTail(s)
 	}
+	var own *Error
+	if errors.As(err, &own) {
+		own.Original, own.Message = string(s.hide([]byte(own.Original))), string(s.hide([]byte(own.Message)))
+	}
 	return err
 }
 

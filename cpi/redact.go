@@ -3,7 +3,9 @@ package cpi
 import (
 	"bytes"
 	"encoding/json"
+	"net/url"
 	"slices"
+	"strings"
 )
 
 const (
@@ -13,15 +15,20 @@ const (
 	// secret or a part of one. Shorter ones would black out half of every
 	// message.
 	leastSecret = 4
+
+	// leastNumber is the same for a number, which may be a port.
+	leastNumber = 6
+
+	// leastLine is the same for a line of a text of several, as a CPI may quote it.
+	leastLine = 16
 )
 
 // secrets are the texts that may not appear in an error.
 type secrets []string
 
-// secretsOf collects every string in a context, as it is and as it looks inside
-// a JSON string: a key of several lines is printed the second way by a CPI that
-// repeats its request. Words of under four bytes would black out half of every
-// message. What names the director and the request is no secret.
+// secretsOf collects every string and number in a context, as it is, as it looks
+// inside a JSON string, since a CPI that repeats its request prints it so, and as it
+// looks in a URL. What names the director and the request is no secret.
 func secretsOf(context map[string]any) secrets {
 	var found secrets
 	for key, value := range plain(context) {
@@ -40,8 +47,10 @@ func plain(context map[string]any) map[string]any {
 	if err != nil {
 		return nil
 	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // its digits are what is printed
 	var values map[string]any
-	if json.Unmarshal(text, &values) != nil {
+	if d.Decode(&values) != nil {
 		return nil
 	}
 	return values
@@ -51,6 +60,10 @@ func collect(found secrets, value any) secrets {
 	switch v := value.(type) {
 	case string:
 		found = collectText(found, v)
+	case json.Number:
+		if len(v) >= leastNumber {
+			found = append(found, string(v))
+		}
 	case []any:
 		for _, element := range v {
 			found = collect(found, element)
@@ -67,7 +80,14 @@ func collectText(found secrets, text string) secrets {
 	if len(text) < leastSecret {
 		return found
 	}
-	found = append(found, text)
+	found = append(found, text, url.QueryEscape(text), url.PathEscape(text))
+	if lines := strings.Split(text, "\n"); len(lines) > 1 {
+		for _, line := range lines {
+			if line = strings.TrimSpace(line); len(line) >= leastLine {
+				found = append(found, line)
+			}
+		}
+	}
 	if escaped, err := json.Marshal(text); err == nil {
 		found = append(found, string(escaped[1:len(escaped)-1]))
 	}
@@ -81,12 +101,16 @@ func collectText(found secrets, text string) secrets {
 // it cuts, so that no part of a secret is left at the cut.
 func (s secrets) tail(text []byte) string {
 	const window = 64 << 10
-	text = text[max(0, len(text)-window):]
+	return tail(s.hide(text[max(0, len(text)-window):]))
+}
+
+// hide is a text with the secrets blacked out.
+func (s secrets) hide(text []byte) []byte {
 	black := make([]bool, len(text))
 	for _, secret := range s {
 		mark(black, text, []byte(secret))
 	}
-	return tail(blackOut(text, black))
+	return blackOut(text, black)
 }
 
 // mark marks every occurrence of the secret, overlapping ones too, and the

@@ -21,6 +21,7 @@ var transports = []struct {
 	serve func(*testing.T, *apitest.Daemon) api.Caller
 }{
 	{"unix socket", func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnSocket(t) }},
+	{"TCP", func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnTCP(t) }},
 	{"NATS", func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnBus(t, apitest.StartBus(t)) }},
 }
 

@@ -13,10 +13,11 @@ import (
 	"github.com/quiesced/quiesced/agent/api"
 )
 
-// Client calls a daemon over its unix socket. It implements api.Caller.
+// Client calls a daemon over its unix socket, or over TCP. It implements api.Caller.
 type Client struct {
-	socket string
-	http   *http.Client
+	where string // the daemon listens
+	url   string
+	http  *http.Client
 }
 
 // NewClient makes a client of the daemon that listens on the socket. Nothing is
@@ -26,7 +27,21 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return newClient(socket, "http://quiesced", &http.Transport{DialContext: dial})
+}
+
+// NewTCPClient makes a client of the daemon that listens on a host:port, whose
+// certificate must be for that host. Files that cannot be used are an error.
+func NewTCPClient(address string, f Files) (*Client, error) {
+	config, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return newClient(address, "https://"+address, &http.Transport{TLSClientConfig: config}), nil
+}
+
+func newClient(where, url string, transport *http.Transport) *Client {
+	return &Client{where: where, url: url + "/v1/", http: &http.Client{Transport: transport}}
 }
 
 // Call makes one call. A daemon that cannot be reached is an *api.Error of
@@ -53,8 +68,7 @@ func (c *Client) Call(ctx context.Context, method string, arguments ...any) (jso
 }
 
 func (c *Client) post(ctx context.Context, method string, body []byte) ([]byte, error) {
-	url := "http://quiesced/v1/" + url.PathEscape(method)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+url.PathEscape(method), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +83,6 @@ func (c *Client) post(ctx context.Context, method string, body []byte) ([]byte, 
 func (c *Client) unreachable(err error) error {
 	return &api.Error{
 		Kind:    api.KindUnreachable,
-		Message: fmt.Sprintf("no daemon answers on %s: %v", c.socket, err),
+		Message: fmt.Sprintf("no daemon answers on %s: %v", c.where, err),
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"net/http"
 )
 
+// MaxConns bounds the connections over TCP.
+const MaxConns = maxConns
+
 // RootOnly gives a socket its first mode.
 var RootOnly = rootOnly
 

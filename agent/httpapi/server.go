@@ -17,7 +17,7 @@ import (
 // MaxBody bounds a call's body, in bytes.
 const MaxBody = 1 << 20
 
-// Server serves a Handler on a unix socket.
+// Server serves a Handler on a listener.
 type Server struct {
 	handler *api.Handler
 	who     func(*http.Request) caller
@@ -31,9 +31,14 @@ type caller struct {
 	role api.Role
 }
 
-// NewServer makes a server for root and those who have access.
+// NewServer makes a server, for a listener of Listen, that serves root and those who
+// have access.
 func NewServer(h *api.Handler, a Access, log *slog.Logger) *Server {
-	s := &Server{handler: h, who: a.who}
+	return newServer(h, log, a.who)
+}
+
+func newServer(h *api.Handler, log *slog.Logger, who func(*http.Request) caller) *Server {
+	s := &Server{handler: h, who: who}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/{method...}", s.call)
 	s.http = &http.Server{

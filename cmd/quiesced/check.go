@@ -29,7 +29,7 @@ func checkConfigVerb(g *globals) *cobra.Command {
 			if static {
 				return g.success(map[string]any{"config": g.config, "ok": true}, "%s is good\n", g.config)
 			}
-			if err := errors.Join(checkMachine(c)...); err != nil {
+			if err := errors.Join(append(checkMachine(c), c.Listen.TCP.checkFiles())...); err != nil {
 				return usageError{err}
 			}
 			return g.checked(c.settings().Disks)

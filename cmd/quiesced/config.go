@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
-	"github.com/quiesced/quiesced/agent/httpapi"
 	"github.com/quiesced/quiesced/agent/natsapi"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
@@ -41,15 +38,6 @@ type Config struct {
 	Budgets         BudgetsConfig     `yaml:"budgets"`
 	NATS            NATSConfig        `yaml:"nats"`
 	Log             LogConfig         `yaml:"log"`
-}
-
-// ListenConfig says where the daemon listens.
-type ListenConfig struct {
-	Socket    string `yaml:"socket"`
-	Group     string `yaml:"group"`      // whose members may use the socket beside root
-	Holders   string `yaml:"holders"`    // the user who may use it for holds alone
-	Metrics   string `yaml:"metrics"`    // host:port, "" for none
-	WebConfig string `yaml:"web_config"` // exporter-toolkit's file for TLS and authentication
 }
 
 // InstanceConfig says who this VM is.
@@ -156,24 +144,7 @@ func (c *Config) check(d *document) {
 	if filepath.Clean(c.StateDir) == "/" {
 		d.fail("state_dir", "needs a directory of its own")
 	}
-	if err := httpapi.CheckSocketPath(c.Listen.Socket); err != nil {
-		d.fail("listen.socket", "%v", err)
-	}
-	if _, err := httpapi.GroupID(c.Listen.Group); err != nil {
-		d.fail("listen.group", "%v", err)
-	}
-	if _, err := httpapi.UserID(c.Listen.Holders); err != nil {
-		d.fail("listen.holders", "%v", err)
-	}
-	if c.Listen.Metrics != "" {
-		_, port, err := net.SplitHostPort(c.Listen.Metrics)
-		if err == nil {
-			_, err = net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
-		}
-		if err != nil {
-			d.fail("listen.metrics", "%v", err)
-		}
-	}
+	c.Listen.check(d)
 	if c.EnableSnapshots && c.Instance.Job == "" {
 		d.fail("instance.job", "needed when enable_snapshots is true")
 	}

@@ -120,6 +120,13 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	if len(c.NATS.URLs) > 0 {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), log).Serve})
 	}
+	if c.Listen.TCP.Address != "" {
+		t, err := c.Listen.TCP.task(ctx, handler, log)
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, t)
+	}
 	if c.Listen.Metrics != "" {
 		t, err := metricsTask(ctx, c, m, a, log)
 		if err != nil {
