@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,17 +28,26 @@ const callerEnv = "HTTPAPI_TEST_CALLER"
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(callerEnv); socket != "" {
 		for _, line := range os.Args[1:] {
-			method, argument, _ := strings.Cut(line, " ")
-			fmt.Println(call(socket, method, argument))
+			fmt.Println(call(socket, line))
 		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// call says what became of a call.
-func call(socket, method string, argument any) string {
-	_, err := httpapi.NewClient(socket).Call(context.Background(), method, argument)
+// call makes a call, which is a method and its arguments, in JSON or bare strings,
+// and says what became of it.
+func call(socket, line string) string {
+	words := strings.Fields(line)
+	arguments := []any{}
+	for _, word := range words[1:] {
+		if json.Valid([]byte(word)) {
+			arguments = append(arguments, json.RawMessage(word))
+		} else {
+			arguments = append(arguments, word)
+		}
+	}
+	_, err := httpapi.NewClient(socket).Call(context.Background(), words[0], arguments...)
 	var x *api.Error
 	switch {
 	case err == nil:
@@ -111,8 +121,8 @@ func serve(t *testing.T, d *apitest.Daemon, a httpapi.Access) (socket string) {
 	return socket
 }
 
-// callAs makes calls, each a method and perhaps an argument, from a process with other
-// credentials, and returns what became of each.
+// callAs makes calls from a process with other credentials, and returns what became
+// of each.
 func callAs(t *testing.T, socket string, cred syscall.Credential, calls ...string) []string {
 	t.Helper()
 	fd, err := unix.Open("/proc/self/exe", unix.O_PATH, 0) // its path may be closed to the other

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -72,11 +73,9 @@ func TestAHolderHasNothingToDoWithTheRunsOfOthers(t *testing.T) {
 	deleting, err := d.Handler.Call(t.Context(), api.Call{Method: "delete_snapshots", Role: api.RoleOperator})
 	no(t, err)
 
-	calls := []string{"get_task run-1", "cancel_task run-1", "get_task " + deleting.(api.Task).ID, "get_task run-9"}
-	for _, method := range []string{"renew", "resume"} {
-		if slices.Contains(api.Methods(), method) {
-			calls = append(calls, method+" run-1")
-		}
+	calls := []string{
+		"get_task run-1", "cancel_task run-1", "renew run-1 30", "resume run-1 {}",
+		"get_task " + deleting.(api.Task).ID, "get_task run-9", "renew run-9 30", "resume run-9 {}",
 	}
 	worker := syscall.Credential{Uid: holder, Gid: nobody}
 	for i, got := range callAs(t, socket, worker, calls...) {
@@ -96,20 +95,40 @@ func TestAHolderHasNothingToDoWithTheRunsOfOthers(t *testing.T) {
 	}
 }
 
-// A holder may be any of his processes, and the daemon may have been started again.
-func TestAHolderFollowsAndEndsWhatAHolderAskedFor(t *testing.T) {
+func TestAHolderDoesNotJoinAnOperatorsHold(t *testing.T) {
 	d := apitest.Start(t)
-	d.Hold(t, "snapshot_disk")
 	socket := serve(t, d, httpapi.Access{Holder: holder})
-	_, err := d.Agent.Take(t.Context(), agent.Request{ID: "run-1", By: "holder uid 4322 (pid 1)"})
+	operator := api.Client{Caller: httpapi.NewClient(socket)}
+	_, err := operator.Quiesce(t.Context(), agent.Request{ID: "hold-1", Level: "none", Disks: []string{apitest.DiskCID}, Lease: time.Minute})
 	no(t, err)
 	worker := syscall.Credential{Uid: holder, Gid: nobody}
-	if got := callAs(t, socket, worker, "cancel_task run-1")[0]; got != "served" {
-		t.Errorf("of cancel_task the holder is told %q", got)
+	if got := callAs(t, socket, worker, quiesceCall)[0]; !strings.Contains(got, "may not call quiesce for hold-1, which no holder asked for") {
+		t.Errorf("the holder is told %q", got)
 	}
-	d.Release(t, "snapshot_disk")
-	if got := callAs(t, socket, worker, "get_task run-1")[0]; !strings.HasPrefix(got, "cancelled ") {
-		t.Errorf("of get_task the holder is told %q", got)
+	_, err = operator.Renew(t.Context(), "hold-1", time.Minute)
+	no(t, err)
+	no(t, operator.Cancel(t.Context(), "hold-1"))
+}
+
+const quiesceCall = `quiesce {"id":"hold-1","level":"none","disks":["` + apitest.DiskCID + `"],"lease_seconds":60}`
+
+// A holder may be any of his processes: a director's worker starts one for each call.
+func TestAHolderFollowsAndEndsWhatAHolderAskedFor(t *testing.T) {
+	d := apitest.Start(t)
+	socket := serve(t, d, httpapi.Access{Holder: holder})
+	worker := syscall.Credential{Uid: holder, Gid: nobody}
+	for _, line := range []string{
+		quiesceCall, quiesceCall, "renew hold-1 60", "get_task hold-1",
+		`resume hold-1 {"snapshots":{"` + apitest.DiskCID + `":"snap-1"}}`, "get_task hold-1", "cancel_task hold-1",
+	} {
+		if got := callAs(t, socket, worker, line)[0]; got != "served" {
+			t.Errorf("of %s the holder is told %q", line, got)
+		}
+	}
+	reports, err := api.Client{Caller: httpapi.NewClient(socket)}.Runs(t.Context())
+	no(t, err)
+	if len(reports) != 1 || !strings.HasPrefix(reports[0].By, "holder uid 4322 (pid ") {
+		t.Errorf("the reports are %+v", reports)
 	}
 }
 
