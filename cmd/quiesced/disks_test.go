@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,36 +146,6 @@ func mustRead(t *testing.T, path string) string {
 	return string(text)
 }
 
-func TestSecretsOfTheContextAreWrittenNowhere(t *testing.T) {
-	w := newWorld(t, with("log: {level: debug}\n"))
-	w.script("echo \"$request\" >&2\n" + answered("")) // a CPI that prints its whole request, and fails
-	w.start()
-	w.mustSay(w.run("take-snapshot"), exitFailed)
-	for _, verb := range []string{"runs", "status", "snapshots"} {
-		w.mustSay(w.run(verb, "--json"), exitOK)
-	}
-	w.end()
-	if strings.Contains(w.log.String(), "c1oudcow") {
-		t.Errorf("the log shows a secret:\n%s", w.log)
-	}
-	journal := filepath.Join(w.dir, "state", "journal.db")
-	if strings.Contains(mustRead(t, journal), "c1oudcow") {
-		t.Error("the journal has a secret")
-	}
-	w.must(filepath.WalkDir(filepath.Join(w.dir, "state"), func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil && info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s has mode %s", path, info.Mode())
-		}
-		return err
-	}))
-}
-
-// What the daemon does with its own signals is not passed on: a CPI sees what a
-// director would give it.
 func TestNoSignalIsIgnoredInTheCPI(t *testing.T) {
 	w := newWorld(t)
 	w.script("grep SigIgn /proc/self/status >$dir/ignored\n" + answered("snap-1"))
