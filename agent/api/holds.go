@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
@@ -20,6 +21,9 @@ func (h *Handler) quiesce(ctx context.Context, c Call) (any, error) {
 	}
 	if r.Lease == 0 {
 		return nil, &agent.RefusedError{Field: "lease_seconds", Err: errors.New("needed")}
+	}
+	if r.Level, err = h.holdLevel(c, r.Level); err != nil {
+		return nil, err
 	}
 	run, err := h.Agent.Take(ctx, r)
 	if unknown := (*agent.NotAttachedError)(nil); errors.As(err, &unknown) {
@@ -40,6 +44,22 @@ func (h *Handler) quiesce(ctx context.Context, c Call) (any, error) {
 		return nil, &Error{Kind: KindRefused, Message: "Action Failed " + c.name() + ": " + why, Cause: why, Report: &over}
 	}
 	return value, err
+}
+
+// holdLevel is the level of a hold. A holder is one of the jobs, the director: to lock
+// or to stop them would stop who asks.
+func (h *Handler) holdLevel(c Call, asked agent.Level) (agent.Level, error) {
+	if c.Role != RoleHolder {
+		return asked, nil
+	}
+	level := cmp.Or(asked, h.Agent.Settings.Levels[agent.TriggerDirector])
+	if level != agent.LevelLock && level != agent.LevelStop {
+		return level, nil
+	}
+	if asked == "" {
+		return agent.LevelFreeze, nil
+	}
+	return "", &agent.RefusedError{Field: "level", Err: fmt.Errorf("%q would bring to rest who asks: a holder's goes as far as %q", asked, agent.LevelFreeze)}
 }
 
 // held is what a hold has come to: its lease, its report, or that it is still being

@@ -140,3 +140,22 @@ func TestACallThatSaysNotWhoItIsIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// The holder is the director: to stop or to lock it would be to stop who asks.
+func TestAHolderDoesNotBringItselfToRest(t *testing.T) {
+	d := apitest.Start(t, func(s *agent.Settings) { s.Levels[agent.TriggerDirector] = agent.LevelStop })
+	socket := serve(t, d, httpapi.Access{Holder: holder})
+	worker := syscall.Credential{Uid: holder, Gid: nobody}
+	quiesce := func(id, level string) string {
+		return `quiesce {"id":"` + id + `",` + level + `"disks":["` + apitest.DiskCID + `"],"lease_seconds":60}`
+	}
+	for call, want := range map[string]string{
+		quiesce("hold-1", `"level":"stop",`): `level: "stop" would bring to rest who asks`,
+		quiesce("hold-2", `"level":"lock",`): `level: "lock" would bring to rest who asks`,
+		quiesce("hold-3", ""):                `cannot reach level "freeze"`, // of a tmpfs
+	} {
+		if got := callAs(t, socket, worker, call)[0]; !strings.Contains(got, want) {
+			t.Errorf("of %s the holder is told %q, want %q", call, got, want)
+		}
+	}
+}
