@@ -4,9 +4,10 @@ import "time"
 
 // What the tests measure against.
 const (
-	MaxWaiting    = maxWaiting
-	MaxReplyTo    = maxReplyTo
-	ReconnectWait = reconnectWait
+	MaxWaiting = maxWaiting
+	MaxReplyTo = maxReplyTo
+	FirstPause = firstPause
+	KeptAlerts = keptAlerts
 )
 
 // Admitted says whether a request is answered by an agent, and where to.

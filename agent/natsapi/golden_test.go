@@ -54,7 +54,7 @@ func TestRepliesAreThoseOfBoshAgent(t *testing.T) {
 	d.Hold(t, "snapshot_disk")
 	config := apitest.BusConfig(bus)
 	config.Prefix = ""
-	apitest.Background(t, natsapi.NewServer(d.Handler, config, slog.New(slog.DiscardHandler)).Serve)
+	apitest.Background(t, natsapi.NewServer(d.Handler, config, nil, slog.New(slog.DiscardHandler)).Serve)
 	conn := apitest.Connect(t, bus, "director")
 	apitest.AwaitAnswer(t, natsapi.NewClient(conn, config, apitest.DirectorUUID))
 

@@ -132,7 +132,7 @@ func TestClientWithADaemonThatIsMute(t *testing.T) {
 func TestDaemonOutlivesTheBus(t *testing.T) {
 	t.Parallel()
 	d, bus := apitest.Start(t), apitest.NewBus(t)
-	apitest.Background(t, natsapi.NewServer(d.Handler, apitest.BusConfig(bus), slog.New(slog.DiscardHandler)).Serve)
+	apitest.Background(t, natsapi.NewServer(d.Handler, apitest.BusConfig(bus), nil, slog.New(slog.DiscardHandler)).Serve)
 	time.Sleep(silence) // the first attempt fails
 	bus.Start(t)
 	client := natsapi.NewClient(apitest.Connect(t, bus, "director"), apitest.BusConfig(bus), apitest.DirectorUUID)
@@ -164,7 +164,7 @@ func TestDaemonOutlivesItsBeingTurnedAway(t *testing.T) {
 	bus.Stop()
 	bus.SetUsers(apitest.Users("another"))
 	bus.Start(t)
-	time.Sleep(3 * natsapi.ReconnectWait) // long enough for two attempts
+	time.Sleep(3 * natsapi.FirstPause) // long enough for two attempts
 	bus.Stop()
 	bus.SetUsers(apitest.Users("test"))
 	bus.Start(t)
@@ -246,7 +246,7 @@ func TestMoreOfOneMethodThanAreAnsweredAreBusy(t *testing.T) {
 func TestServeEndsWhileGetTaskWaits(t *testing.T) {
 	t.Parallel()
 	d, bus := apitest.Start(t), apitest.StartBus(t)
-	stop := apitest.Background(t, natsapi.NewServer(d.Handler, apitest.BusConfig(bus), slog.New(slog.DiscardHandler)).Serve)
+	stop := apitest.Background(t, natsapi.NewServer(d.Handler, apitest.BusConfig(bus), nil, slog.New(slog.DiscardHandler)).Serve)
 	conn := apitest.Connect(t, bus, "director")
 	client := natsapi.NewClient(conn, apitest.BusConfig(bus), apitest.DirectorUUID)
 	apitest.AwaitAnswer(t, client)
@@ -278,7 +278,7 @@ func TestServeRefusesFilesThatAreNotThere(t *testing.T) {
 		"CA":          {URLs: []string{"nats://127.0.0.1:1"}, CA: "/nowhere/ca.pem"},
 		"certificate": {URLs: []string{"nats://127.0.0.1:1"}, Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
 	} {
-		err := natsapi.NewServer(d.Handler, config, slog.New(slog.DiscardHandler)).Serve(t.Context())
+		err := natsapi.NewServer(d.Handler, config, nil, slog.New(slog.DiscardHandler)).Serve(t.Context())
 		if err == nil || !strings.HasPrefix(err.Error(), "cannot use the bus: ") || !strings.Contains(err.Error(), "/nowhere/") {
 			t.Errorf("%s: %v", name, err)
 		}

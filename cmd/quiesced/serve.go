@@ -118,7 +118,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},
 	}
 	if len(c.NATS.URLs) > 0 {
-		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), log).Serve})
+		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), nil, log).Serve})
 	}
 	if c.Listen.TCP.Address != "" {
 		t, err := c.Listen.TCP.task(ctx, handler, log)

@@ -28,7 +28,7 @@ func (d *Daemon) OnSocket(t testing.TB) *httpapi.Client {
 // OnBus serves the daemon on a bus until the test ends.
 func (d *Daemon) OnBus(t testing.TB, b *Bus) *natsapi.Client {
 	t.Helper()
-	Background(t, natsapi.NewServer(d.Handler, BusConfig(b), slog.New(slog.DiscardHandler)).Serve)
+	Background(t, natsapi.NewServer(d.Handler, BusConfig(b), nil, slog.New(slog.DiscardHandler)).Serve)
 	client := natsapi.NewClient(Connect(t, b, "director"), BusConfig(b), DirectorUUID)
 	AwaitAnswer(t, client)
 	return client
