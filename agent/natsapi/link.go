@@ -92,7 +92,10 @@ func (s *Server) attend(ctx context.Context) (served bool, err error) {
 		s.calls.Wait()
 		_ = conn.FlushTimeout(flushWait)
 	}
-	return true, errors.Join(err, conn.LastError())
+	if last := conn.LastError(); last != nil {
+		err = fmt.Errorf("the connection was lost: %w", last)
+	}
+	return true, err
 }
 
 // subscribe subscribes, and learns whether it may: a bus that knows the certificate

@@ -21,7 +21,7 @@ func checkConfigVerb(g *globals) *cobra.Command {
 		Use:   "check-config",
 		Short: "Check the configuration, and whether this machine is as it says",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(g.config)
 			if err != nil {
 				return err
@@ -29,10 +29,14 @@ func checkConfigVerb(g *globals) *cobra.Command {
 			if static {
 				return g.success(map[string]any{"config": g.config, "ok": true}, "%s is good\n", g.config)
 			}
-			if err := errors.Join(append(checkMachine(c), c.Listen.TCP.checkFiles())...); err != nil {
+			if err := c.identify(cmd.Context(), 0); err != nil {
 				return usageError{err}
 			}
-			return g.checked(c.settings().Disks)
+			vm, err := c.found()
+			if err := errors.Join(append(checkMachine(c), err, c.Listen.TCP.checkFiles())...); err != nil {
+				return usageError{err}
+			}
+			return g.checked(c, vm)
 		},
 	}
 	cmd.Flags().BoolVar(&static, "static", false, "do not look at mounts and the CPI of this machine")
@@ -43,13 +47,18 @@ func checkConfigVerb(g *globals) *cobra.Command {
 type machine struct {
 	Config      string            `json:"config"`
 	OK          bool              `json:"ok"`
+	BOSH        *foundVM          `json:"bosh,omitempty"`
 	Filesystems []wire.Filesystem `json:"filesystems"`
 	Notes       []string          `json:"notes"`
 }
 
-// checked prints that a configuration is good, and what a freeze of its disks
-// would be about.
-func (g *globals) checked(disks []quiesce.Disk) error {
+// checked prints that a configuration is good, what was found of the VM, and what a
+// freeze of its disks would be about.
+func (g *globals) checked(c *Config, vm *foundVM) error {
+	disks, err := c.disks()
+	if err != nil {
+		return err
+	}
 	survey, err := quiesce.System{}.Survey()
 	if err != nil {
 		return err
@@ -58,7 +67,7 @@ func (g *globals) checked(disks []quiesce.Disk) error {
 	if err != nil {
 		return err
 	}
-	m := machine{Config: g.config, OK: true, Filesystems: []wire.Filesystem{}, Notes: []string{}}
+	m := machine{Config: g.config, OK: true, BOSH: vm, Filesystems: []wire.Filesystem{}, Notes: []string{}}
 	rows := [][]string{}
 	for _, f := range on.Filesystems {
 		if why := f.PassedOver(); why != "" {
@@ -71,6 +80,9 @@ func (g *globals) checked(disks []quiesce.Disk) error {
 	m.Notes = append(m.Notes, on.Notes...)
 	if g.json {
 		return g.document(m)
+	}
+	if vm != nil {
+		vm.show(g.terminal)
 	}
 	g.table([]string{"Frozen", "Type", "Devices", "Disks"}, rows)
 	for _, note := range m.Notes {
@@ -97,12 +109,24 @@ func checkMachine(c *Config) []error {
 		return append(errs, err)
 	}
 	settings := c.settings()
-	for i, disk := range settings.Disks {
+	disks, err := c.disks()
+	if err != nil {
+		return append(errs, fmt.Errorf("bosh.root: %w", err))
+	}
+	for i, disk := range disks {
 		if err := checkDisk(survey, &settings, disk); err != nil {
 			errs = append(errs, fmt.Errorf("disks[%d]: %w", i, err))
 		}
 	}
 	return errs
+}
+
+// disks are those that there are now, configured or found.
+func (c *Config) disks() ([]quiesce.Disk, error) {
+	if attached := c.attached(); attached != nil {
+		return attached()
+	}
+	return c.settings().Disks, nil
 }
 
 // checkSupervisor says why the supervisor, if one is configured, does not answer.

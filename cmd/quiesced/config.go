@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/boshvm"
 	"github.com/quiesced/quiesced/agent/natsapi"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
@@ -28,6 +29,7 @@ const (
 type Config struct {
 	EnableSnapshots bool              `yaml:"enable_snapshots"`
 	StateDir        string            `yaml:"state_dir"`
+	BOSH            BOSHConfig        `yaml:"bosh"`
 	Listen          ListenConfig      `yaml:"listen"`
 	Instance        InstanceConfig    `yaml:"instance"`
 	Disks           []DiskConfig      `yaml:"disks"`
@@ -101,6 +103,7 @@ func defaults() Config {
 	}
 	return Config{
 		StateDir:  defaultStateDir,
+		BOSH:      BOSHConfig{Root: boshvm.DefaultRoot},
 		Listen:    ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
 		Levels:    levels,
 		Processes: processesDefaults(),
@@ -145,8 +148,10 @@ func (c *Config) check(d *document) {
 		d.fail("state_dir", "needs a directory of its own")
 	}
 	c.Listen.check(d)
-	if c.EnableSnapshots && c.Instance.Job == "" {
-		d.fail("instance.job", "needed when enable_snapshots is true")
+	if c.BOSH.Root != "" {
+		d.absolute("bosh.root", c.BOSH.Root)
+	} else if c.EnableSnapshots && c.Instance.Job == "" {
+		d.fail("instance.job", "needed when enable_snapshots is true and bosh.root is empty")
 	}
 	if c.Instance.Index < 0 {
 		d.fail("instance.index", "%d is negative", c.Instance.Index)
@@ -230,13 +235,22 @@ func (c *Config) checkBudgets(d *document) {
 
 func (c *Config) checkNATS(d *document) {
 	n := c.NATS
-	if len(n.URLs) == 0 {
+	if n.Prefix == "" && strings.HasPrefix(n.Subject, "agent.") {
+		d.fail("nats.prefix", "needed on %q, where bosh-agent answers methods without one", n.Subject)
+	}
+	if strings.ContainsAny(n.Prefix, " \t") {
+		d.fail("nats.prefix", "%q contains white space", n.Prefix)
+	}
+	if !n.configured() {
+		if n.CA != "" || n.Cert != "" || n.Key != "" {
+			d.fail("nats.urls", "needed beside nats.ca, nats.cert and nats.key")
+		}
 		return
 	}
-	if c.Instance.AgentID == "" {
-		d.fail("instance.agent_id", "needed when nats.urls are given")
+	if c.Instance.AgentID == "" && c.BOSH.Root == "" {
+		d.fail("instance.agent_id", "needed when nats.urls are given and bosh.root is empty")
 	}
-	if strings.ContainsAny(c.Instance.AgentID, ".*> \t") {
+	if strings.ContainsAny(c.Instance.AgentID, notInToken) {
 		d.fail("instance.agent_id", "%q is not one token of a subject", c.Instance.AgentID)
 	}
 	for i, one := range n.URLs {
@@ -247,9 +261,6 @@ func (c *Config) checkNATS(d *document) {
 	}
 	if (n.Cert == "") != (n.Key == "") {
 		d.fail("nats.cert", "certificate and key (nats.key) go together")
-	}
-	if strings.ContainsAny(n.Prefix, " \t") {
-		d.fail("nats.prefix", "%q contains white space", n.Prefix)
 	}
 }
 
@@ -275,6 +286,8 @@ func (c *Config) settings() agent.Settings {
 		ReleaseOnStderr: c.CPI.ReleaseOnStderr,
 		CPIFreezes:      c.CPI.FreezesItself,
 		Processes:       c.Processes.settings(),
+
+		Attached: c.attached(),
 
 		Depends: c.depends(),
 	}
@@ -330,5 +343,6 @@ func (c *Config) bus() natsapi.Config {
 		URLs: c.NATS.URLs, CA: c.NATS.CA, Cert: c.NATS.Cert, Key: c.NATS.Key, Prefix: c.NATS.Prefix,
 		Subject: strings.ReplaceAll(c.NATS.Subject, "{agent_id}", c.Instance.AgentID),
 		AgentID: c.Instance.AgentID,
+		Source:  c.busSource(),
 	}
 }

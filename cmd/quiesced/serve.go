@@ -42,6 +42,9 @@ func serveVerb(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := c.identify(cmd.Context(), settingsPatience); err != nil {
+				return err
+			}
 			// A log that nobody reads any more ends nothing. Ignoring the signal would
 			// be inherited by every CPI; catching it is not.
 			signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
@@ -91,13 +94,14 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	}
 
 	watch := newServiceManager(log)
+	alerts := natsapi.NewAlerts(c.Instance.AgentID)
 	a := agent.New(agent.Parts{
 		Settings:   c.settings(),
 		Supervised: c.supervised(log),
 		Journal:    records,
 		Freezer:    freezer,
 		CPI:        c.cpiClient(),
-		Observer:   m,
+		Observer:   agent.Observers{m, alerts},
 		Log:        log,
 		Writes:     held,
 		Turned:     watch.turned,
@@ -117,8 +121,8 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		{"agent", func(ctx context.Context) error { a.Run(ctx); a.Close(); return nil }},
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},
 	}
-	if len(c.NATS.URLs) > 0 {
-		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), nil, log).Serve})
+	if c.joinsBus(log) {
+		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), alerts, log).Serve})
 	}
 	if c.Listen.TCP.Address != "" {
 		t, err := c.Listen.TCP.task(ctx, handler, log)
