@@ -14,7 +14,7 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze bench-jobs deps testbed-monit testbed-postgres root clean
+.PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze bench-jobs deps testbed-monit testbed-nats testbed-postgres root clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,7 @@ deps:
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
 	@[ -x /usr/lib/postgresql/15/bin/postgres ] || $(MAKE) --no-print-directory testbed-postgres
 	@command -v monit >/dev/null || build/testbed/usr/bin/monit -V >/dev/null 2>&1 || $(MAKE) --no-print-directory testbed-monit
+	@[ -x /usr/sbin/nats-server ] || [ -x build/testbed/usr/sbin/nats-server ] || $(MAKE) --no-print-directory testbed-nats
 
 # The package makes a cluster and starts its server, unless it is told not to. Its user is needed.
 testbed-postgres:
@@ -107,6 +108,13 @@ testbed-monit:
 	{ $(CURDIR)/build/testbed/usr/bin/monit -V >/dev/null 2>&1 || \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl3 libpam0g libcrypt1 zlib1g >/dev/null; } && \
 	$(CURDIR)/build/testbed/usr/bin/monit -V >/dev/null || { echo "cannot get monit for the tests"; exit 1; }
+
+# This package would start a daemon, too. It needs nothing but libc.
+testbed-nats:
+	@mkdir -p build/testbed; dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && cd "$$dir" && \
+	{ apt-get download -qq nats-server || { apt-get update -qq && apt-get download -qq nats-server; }; } >/dev/null 2>&1 && \
+	dpkg -x nats-server_*.deb $(CURDIR)/build/testbed && \
+	$(CURDIR)/build/testbed/usr/sbin/nats-server -v >/dev/null || { echo "cannot get nats-server for the tests"; exit 1; }
 
 clean: ## remove what was built
 	rm -rf build

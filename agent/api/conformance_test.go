@@ -24,6 +24,12 @@ var transports = []struct {
 	{"unix socket", true, func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnSocket(t) }},
 	{"TCP", false, func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnTCP(t) }},
 	{"NATS", true, func(t *testing.T, d *apitest.Daemon) api.Caller { return d.OnBus(t, apitest.StartBus(t)) }},
+	{"a director's NATS", false, func(t *testing.T, d *apitest.Daemon) api.Caller {
+		return d.OnDirectorBus(t, apitest.StartDirectorBus(t, false))
+	}},
+	{"a director's NATS of Debian", true, func(t *testing.T, d *apitest.Daemon) api.Caller {
+		return d.OnDirectorBus(t, apitest.StartDirectorBus(t, true))
+	}},
 }
 
 // conformance is the suite. Each test gets a daemon of its own.
@@ -72,6 +78,7 @@ var conformance = []struct {
 func TestConformance(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(transport.name, func(t *testing.T) {
+			t.Parallel()
 			if transport.freezes {
 				freezing(t, transport.serve)
 			}

@@ -54,18 +54,11 @@ func (w *world) stemcellFile(name string, value any) {
 	w.must(os.WriteFile(path, doc, 0o600))
 }
 
-// calls calls the daemon as the director would.
-func callsOn(t *testing.T, bus *apitest.DirectorBus) api.Client {
-	t.Helper()
-	config := natsapi.Config{Subject: "agent." + apitest.AgentID, Prefix: "quiesced_", AgentID: apitest.AgentID}
-	return api.Client{Caller: natsapi.NewClient(bus.Connect(t, apitest.DirectorCN), config, apitest.DirectorUUID)}
-}
-
 func TestUnderADirectorNothingNeedsToBeConfigured(t *testing.T) {
 	w, bus := newWorld(t), apitest.StartDirectorBus(t, false)
 	w.onStemcell(bus, apitest.AgentCN)
 	w.start()
-	c := callsOn(t, bus)
+	c := api.Client{Caller: bus.Client(t)}
 	apitest.AwaitAnswer(t, c.Caller)
 
 	info, err := c.Info(t.Context())
@@ -101,7 +94,7 @@ func TestTheHealthMonitorHearsOfAFailure(t *testing.T) {
 	alerts, err := bus.Connect(t, apitest.MonitorCN).SubscribeSync("hm.agent.alert.*")
 	w.must(err)
 	w.start()
-	c := callsOn(t, bus)
+	c := api.Client{Caller: bus.Client(t)}
 	apitest.AwaitAnswer(t, c.Caller)
 	id, err := c.Take(t.Context(), agent.Request{})
 	w.must(err)
@@ -127,18 +120,18 @@ func TestThePermanentCertificateTakesTheBootstrapOnesPlace(t *testing.T) {
 	defer log.Close()
 	w.logTo = log
 	w.start()
-	c := callsOn(t, bus)
+	c := api.Client{Caller: bus.Client(t)}
 	apitest.AwaitAnswer(t, c.Caller)
 
 	bus.Stop()
 	bus.Configure(t, bus.Authority.Issue(t, apitest.ServerCN), apitest.AgentCN)
 	bus.Start(t)
 	w.eventually("the daemon is turned away", func() bool { return strings.Contains(mustRead(t, log.Name()), "the bus is away") })
-	if _, err := callsOn(t, bus).Info(t.Context()); api.KindOf(err) != api.KindUnreachable {
+	if _, err := (api.Client{Caller: bus.Client(t)}).Info(t.Context()); api.KindOf(err) != api.KindUnreachable {
 		t.Errorf("with the bootstrap certificate: %v", err)
 	}
 	w.stemcellFile("bosh/update_settings.json", map[string]any{"mbus": mbus(bus, bus.Authority.Issue(t, apitest.AgentCN))})
-	apitest.AwaitAnswer(t, callsOn(t, bus).Caller)
+	apitest.AwaitAnswer(t, bus.Client(t))
 }
 
 func TestCheckConfigShowsWhatTheStemcellSays(t *testing.T) {

@@ -27,10 +27,7 @@ type DirectorBus struct {
 	stop      func()
 }
 
-// Debian's nats-server runs the bus, in place of one in this process.
-const debianServer = "/usr/sbin/nats-server"
-
-// StartDirectorBus starts a bus in this process, or Debian's.
+// StartDirectorBus starts a bus in this process, or Debian's nats-server.
 func StartDirectorBus(t testing.TB, debian bool) *DirectorBus {
 	t.Helper()
 	b := &DirectorBus{Authority: NewAuthority(t), dir: t.TempDir(), debian: debian}
@@ -116,9 +113,25 @@ func (b *DirectorBus) startHere(t testing.TB) {
 
 func (b *DirectorBus) startDebian(t testing.TB) {
 	t.Helper()
-	s := exec.Command(debianServer, "-c", b.file)
+	s := exec.Command(debianServer(t), "-c", b.file)
 	must(t, s.Start())
 	b.stop = func() { _ = s.Process.Kill(); _ = s.Wait() }
+}
+
+// debianServer is installed, or what make deps has put into build/testbed.
+func debianServer(t testing.TB) string {
+	t.Helper()
+	const installed = "/usr/sbin/nats-server"
+	if _, err := os.Stat(installed); err == nil {
+		return installed
+	}
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	must(t, err)
+	path := filepath.Join(filepath.Dir(string(out)), "build/testbed", installed)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal("cannot find Debian's nats-server: run make deps")
+	}
+	return path
 }
 
 // Stop stops the bus if it runs.

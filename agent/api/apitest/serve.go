@@ -34,6 +34,23 @@ func (d *Daemon) OnBus(t testing.TB, b *Bus) *natsapi.Client {
 	return client
 }
 
+// OnDirectorBus serves the daemon on a director's bus until the test ends, with the
+// certificate of its VM.
+func (d *Daemon) OnDirectorBus(t testing.TB, b *DirectorBus) *natsapi.Client {
+	t.Helper()
+	config := b.Config(t, b.Authority.Issue(t, AgentCN))
+	Background(t, natsapi.NewServer(d.Handler, config, nil, slog.New(slog.DiscardHandler)).Serve)
+	client := b.Client(t)
+	AwaitAnswer(t, client)
+	return client
+}
+
+// Client calls AgentID's daemon as the director does.
+func (b *DirectorBus) Client(t testing.TB) *natsapi.Client {
+	t.Helper()
+	return natsapi.NewClient(b.Connect(t, DirectorCN), b.Config(t, Pair{}), DirectorUUID)
+}
+
 // BusConfig is the daemon's.
 func BusConfig(b *Bus) natsapi.Config {
 	return natsapi.Config{
