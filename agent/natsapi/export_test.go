@@ -20,3 +20,8 @@ func Admitted(data []byte, agentID string) (replyTo string, ok bool) {
 func (c *Client) SetWaits(answer, refusal time.Duration) {
 	c.answerWait, c.refusalWait = answer, refusal
 }
+
+// Shortened is an exception as a bus takes it that has a limit.
+func Shortened(method string, err error, limit int) []byte {
+	return shortened(method, nil, err, limit)
+}
