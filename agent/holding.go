@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // maxLease bounds a lease. A holder renews it for as long as it takes.
@@ -143,8 +145,15 @@ func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 
 // lacks says that the report does not know yet what a holder tells.
 func (r *Report) lacks(end HoldEnd) bool {
+	known := map[string]bool{}
 	for _, d := range r.Disks {
+		known[d.CID] = true
 		if _, told := end.Snapshots[d.CID]; d.Unresolved && (told || end.Err != "") {
+			return true
+		}
+	}
+	for disk := range end.Snapshots {
+		if !known[disk] { // the hold's record was lost
 			return true
 		}
 	}
@@ -154,7 +163,12 @@ func (r *Report) lacks(end HoldEnd) bool {
 // settle puts what a holder tells late into the record of its hold.
 func (r *Record) settle(end HoldEnd) {
 	report := *r.Report
-	report.Disks = append([]DiskResult(nil), report.Disks...)
+	report.Disks = slices.Clone(report.Disks)
+	for disk := range end.Snapshots {
+		if !slices.ContainsFunc(report.Disks, func(d DiskResult) bool { return d.CID == disk }) {
+			report.Disks = append(report.Disks, DiskResult{CID: disk, Unresolved: true})
+		}
+	}
 	var left []Snapshot
 	for _, s := range r.Snapshots {
 		if s.State != SnapshotUnresolved {
@@ -218,6 +232,8 @@ func (p *performer) answerHolder(err, stuck error) {
 		p.lingering = &lingering{level: p.held.Level, asked: p.asked, next: make(chan *Run, 1), enough: make(chan struct{})}
 		p.agent.setLingering(p.lingering)
 	}
+	failpoint.Hit("holder-unanswered")
+	defer failpoint.Hit("holder-answered")
 	h.tellReport(r, told && h.cutOffErr() == nil)
 }
 

@@ -49,6 +49,9 @@ func (a *Agent) recoverHeld(records []Record, held *Held, left []guard.Recovered
 		return records
 	}
 	r := Record{Request: Request{ID: held.Run, Trigger: held.Trigger, Level: held.Level}, Started: time.Now()}
+	if held.Trigger == TriggerDirector { // the holder will tell what became of it
+		r.Request.Lease = maxLease
+	}
 	r.Plan.Asked, r.Plan.Level = held.Level, held.Level
 	at := slices.IndexFunc(records, func(r Record) bool { return r.Request.ID == held.Run })
 	if at >= 0 {

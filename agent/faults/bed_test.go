@@ -42,9 +42,14 @@ type kind struct {
 	fstype  string
 	level   agent.Level
 	failing bool // one of the services ends as soon as it is started
+	holds   bool // runs are holds: the test takes the snapshot
 }
 
 func (k kind) String() string {
+	if k.holds {
+		k.holds = false
+		return "a hold, " + k.String()
+	}
 	if k.level == agent.LevelFreeze {
 		return k.fstype
 	}

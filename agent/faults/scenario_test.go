@@ -231,7 +231,9 @@ func (v *vm) play(steps []step, held ...string) error {
 		}
 		limit = soon
 	}
-	<-asked
+	if err := <-asked; err != nil && v.bed.kind.holds {
+		return err
+	}
 	return errors.Join(v.restart(), v.answers())
 }
 

@@ -146,9 +146,13 @@ func (v *vm) begin(id string) chan error {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
+		defer close(answered)
+		if v.bed.kind.holds {
+			answered <- v.hold(ctx, id)
+			return
+		}
 		_, err := v.client.Take(ctx, agent.Request{ID: id, Level: v.bed.kind.level, Wait: true})
 		answered <- err
-		close(answered)
 	}()
 	return answered
 }
