@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,13 +37,16 @@ func NewClient(conn *nats.Conn, c Config, directorUUID string) *Client {
 	return &Client{conn, c, directorUUID, answerWait, refusalWait}
 }
 
-// Call makes one call. A daemon that does not answer is an *api.Error of
-// KindUnreachable.
+// Call makes one call. A daemon that does not answer, and a bus that is lost before it
+// does, are an *api.Error of KindUnreachable. What was asked may have been done: the
+// same call again, with the same id, finds out.
 func (c *Client) Call(ctx context.Context, method string, arguments ...any) (json.RawMessage, error) {
 	if arguments == nil {
 		arguments = []any{}
 	}
 	replyTo := fmt.Sprintf("director.%s.%s.%s", c.directorUUID, c.config.AgentID, agent.NewID())
+	ctx, stop := c.whileConnected(ctx)
+	defer stop()
 	answers, err := c.conn.SubscribeSync(replyTo)
 	if err != nil {
 		return nil, fmt.Errorf("cannot subscribe to %q: %w", replyTo, err)
@@ -91,10 +95,35 @@ func (c *Client) next(ctx context.Context, answers *nats.Subscription, within ti
 	switch {
 	case err == nil:
 		return api.Decode(m.Data)
+	case errors.Is(context.Cause(ctx), errLost):
+		return nil, c.unreachable(errLost)
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
 	return nil, c.unreachable(err)
+}
+
+// errLost is the cause when the connection ends under a call: an answer that went to
+// the bus meanwhile does not come any more.
+var errLost = errors.New("the connection to the bus was lost")
+
+// whileConnected is a context that ends when the connection is lost, too.
+func (c *Client) whileConnected(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	changes := c.conn.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-changes:
+			cancel(errLost)
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel(nil)
+		watching.Wait()
+		c.conn.RemoveStatusListener(changes)
+	}
 }
 
 func (c *Client) unreachable(err error) error {
