@@ -35,18 +35,14 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 	}
-	pause, told := firstPause, ""
-	for ctx.Err() == nil {
-		served, err := s.attend(ctx)
-		if ctx.Err() != nil {
-			break
-		}
+	for pause, told := firstPause, ""; ctx.Err() == nil; {
+		served, lost := s.attend(ctx)
 		if served {
 			pause, told = firstPause, ""
 		}
-		if err.Error() != told { // else the bus is away still
-			told = err.Error()
-			s.log.Warn("the bus is away", "error", err)
+		if ctx.Err() == nil && lost.Error() != told { // else the bus is away still
+			told = lost.Error()
+			s.log.Warn("the bus is away", "error", lost)
 		}
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)
