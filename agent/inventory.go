@@ -24,6 +24,8 @@ type Inventory struct {
 	// stopped, locked or started.
 	AtRest bool
 
+	NoHooks string // why pre-snapshot scripts are not run, "" if they are
+
 	// Held says that an earlier hold has brought the jobs to rest, and they are so
 	// still.
 	Held bool
@@ -50,7 +52,10 @@ func (a *Agent) inventory(ctx context.Context, l Level) (*Inventory, error) {
 	if !l.Clean() {
 		return i, nil
 	}
-	names := []string{jobs.PreSnapshot}
+	var names []string
+	if i.NoHooks = a.directorHasJobs(); i.NoHooks == "" {
+		names = append(names, jobs.PreSnapshot)
+	}
 	if l == LevelStop {
 		names = append(names, stopScripts...)
 	}
@@ -76,6 +81,18 @@ func (a *Agent) inventory(ctx context.Context, l Level) (*Inventory, error) {
 		i.Locks, i.CannotLock = a.Scripts.LockLayers(ctx)
 	}
 	return i, nil
+}
+
+// directorHasJobs says that the director has stopped the jobs or is about to, "" if
+// not: what their hooks would talk to may not be there.
+func (a *Agent) directorHasJobs() string {
+	if _, yielded := a.yielded(); yielded {
+		return "the director has the jobs to itself (quiesced yield): their pre-snapshot scripts are not run"
+	}
+	if mark, err := a.mark(); err == nil && mark.Owner == jobs.Director {
+		return "the director has stopped the jobs: their pre-snapshot scripts are not run"
+	}
+	return ""
 }
 
 // settleTime is for how long a supervisor may be at work on a service before that

@@ -55,6 +55,22 @@ func TestJobsThatTheDirectorStoppedAreLeftSo(t *testing.T) {
 	}
 }
 
+func TestHooksAreNotRunWhileTheDirectorHasTheJobs(t *testing.T) {
+	for name, has := range map[string]func(*instance){
+		"since it stopped them":   (*instance).directorStops,
+		"since they were yielded": func(in *instance) { in.must(in.Agent.Yield(t.Context())) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInstance(t)
+			has(in)
+			report := in.take(agent.LevelFreeze)
+			if !report.Clean || len(in.scriptsRan()) > 0 {
+				t.Errorf("ran %q; the report is %+v", in.scriptsRan(), report)
+			}
+		})
+	}
+}
+
 func TestJobUpdateIsRecognisedWhileTheDirectorHasTheJobsToItself(t *testing.T) {
 	in := newInstance(t)
 	in.must(in.Agent.Yield(t.Context()))

@@ -128,6 +128,9 @@ func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents,
 		return nil, err
 	}
 	p.choose(on)
+	if in.NoHooks != "" && p.Level == LevelFreeze {
+		p.Notes = append(p.Notes, in.NoHooks)
+	}
 	p.list(s.Budgets, in)
 	return p, nil
 }
