@@ -11,6 +11,9 @@
 // too late, leaves a process of another session behind, and is at work while the
 // daemon ends.
 //
+// In a hold the test is the holder: it takes the snapshot, and tells of it until
+// somebody hears it, the next daemon if need be.
+//
 // After each fault a dead daemon is started again, and then
 //
 //   - a process can write to the filesystem;

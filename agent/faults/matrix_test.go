@@ -70,18 +70,25 @@ func (s step) held() []string {
 	return nil
 }
 
+// Each fault at each boundary is played on every filesystem, or, thinned, on one or
+// another.
 func TestMatrix(t *testing.T) {
 	pool := newBeds(t)
-	for _, b := range boundaries {
-		for _, s := range b.cases() {
-			for _, fstype := range fstypes {
-				t.Run(fstype+": "+s.String(), func(t *testing.T) {
-					t.Parallel()
-					pool.play(t, kind{fstype: fstype, level: agent.LevelFreeze}, []step{s}, s.held()...)
-				})
-			}
+	for i, s := range everyCase() {
+		for _, fstype := range thinned(i, fstypes) {
+			t.Run(fstype+": "+s.String(), func(t *testing.T) {
+				t.Parallel()
+				pool.play(t, kind{fstype: fstype, level: agent.LevelFreeze}, []step{s}, s.held()...)
+			})
 		}
 	}
+}
+
+func everyCase() (all []step) {
+	for _, b := range boundaries {
+		all = append(all, b.cases()...)
+	}
+	return all
 }
 
 // play plays steps on a bed and checks what must hold after.
