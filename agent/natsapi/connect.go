@@ -19,10 +19,14 @@ type Config struct {
 	URLs          []string
 	CA, Cert, Key string                 // files in PEM; no TLS of its own where empty
 	Source        func() (Access, error) // in place of URLs and files where these come from elsewhere; nil for none
+	Dialer        Dialer                 // opens connections; nil for the usual way
 	Subject       string                 // "agent.<agent_id>"
 	Prefix        string                 // of the daemon's methods
 	AgentID       string
 }
+
+// Dialer opens a connection to an address.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Access is where the bus is, and how it is entered. It is asked for anew before
 // each connection, since URLs and certificates are replaced while a VM runs.
@@ -64,7 +68,10 @@ func (c Config) connect(ctx context.Context, name string, options ...nats.Option
 	if err != nil {
 		return nil, err
 	}
-	d := &dialer{first: ctx}
+	d := &dialer{first: ctx, dial: c.Dialer}
+	if d.dial == nil {
+		d.dial = (&net.Dialer{}).DialContext
+	}
 	secure, err := access.tls(d.address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the bus: %w", err)
@@ -107,6 +114,7 @@ func (c Config) access() (Access, error) {
 // dialer opens the connections of a nats.Conn, and keeps why one could not be
 // opened: nats.Connect says only that there is no server.
 type dialer struct {
+	dial      Dialer
 	first     context.Context // bounds what comes before the first connection
 	connected atomic.Bool
 	peer      atomic.Value // of a string: the address that was dialled last
@@ -116,12 +124,16 @@ type dialer struct {
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.peer.Store(address)
+	parent := d.first
 	if d.connected.Load() {
-		return (&net.Dialer{Timeout: dialTimeout}).Dial(network, address)
+		parent = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(d.first, dialTimeout)
+	ctx, cancel := context.WithTimeout(parent, dialTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	conn, err := d.dial(ctx, network, address)
+	if err != nil && parent != d.first {
+		return nil, err
+	}
 	if err != nil {
 		err = firewalled(d.first, err)
 		d.failed = append(d.failed, err)

@@ -338,11 +338,12 @@ func (c *Config) cpiClient() *cpi.Client {
 	return &cpi.Client{Path: c.CPI.Path, Context: c.CPI.Context, TempDir: c.callsDir()}
 }
 
-func (c *Config) bus() natsapi.Config {
+func (c *Config) bus(dial natsapi.Dialer) natsapi.Config {
 	return natsapi.Config{
 		URLs: c.NATS.URLs, CA: c.NATS.CA, Cert: c.NATS.Cert, Key: c.NATS.Key, Prefix: c.NATS.Prefix,
 		Subject: strings.ReplaceAll(c.NATS.Subject, "{agent_id}", c.Instance.AgentID),
 		AgentID: c.Instance.AgentID,
 		Source:  c.busSource(),
+		Dialer:  dial,
 	}
 }

@@ -111,16 +111,3 @@ func (c *Config) supervised(log *slog.Logger) agent.Supervised {
 	}
 	return s
 }
-
-// joinFirewallGroup lets the process reach monit where a firewall lets only some. It
-// comes before the first socket, which has the group of its process then.
-func (c *Config) joinFirewallGroup(log *slog.Logger) {
-	if c.Processes.Supervisor != "monit" {
-		return
-	}
-	joined, err := monit.JoinFirewallGroup()
-	if err != nil {
-		log.Warn("monit may be out of reach", "error", err)
-	}
-	log.Debug("looked for the firewall's group of monit", "joined", joined)
-}

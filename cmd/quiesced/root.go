@@ -60,7 +60,7 @@ func root(t *terminal) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, verb := range []func(*globals) *cobra.Command{
 		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb,
-		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, versionVerb,
+		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, versionVerb, relayVerb,
 	} {
 		cmd.AddCommand(strict(verb(g)))
 	}

@@ -70,7 +70,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	if err != nil {
 		return err
 	}
-	c.joinFirewallGroup(log)
+	dial := c.passFirewall(log)
 	freezer := &quiesce.Freezer{Binary: binary, Dir: c.runtimeDir()}
 	left, unread := recoverFreezes(ctx, freezer)
 	m := metrics.New()
@@ -122,7 +122,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},
 	}
 	if c.joinsBus(log) {
-		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(), alerts, log).Serve})
+		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(dial), alerts, log).Serve})
 	}
 	if c.Listen.TCP.Address != "" {
 		t, err := c.Listen.TCP.task(ctx, handler, log)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,6 +74,7 @@ type world struct {
 	root   string // of local-cpi
 	config string // path of the configuration
 	daemon *exec.Cmd
+	under  []string      // the command that runs the daemon, nil for none
 	ended  chan struct{} // closed when the daemon has been waited for
 	log    *bytes.Buffer // of daemons that ended
 	logTo  *os.File      // where the daemon logs instead, nil for log
@@ -200,7 +202,8 @@ func paused(cid string) string {
 func (w *world) start() {
 	w.t.Helper()
 	w.configureCPI()
-	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", w.config)
+	command := append(slices.Clone(w.under), filepath.Join(binaries, "quiesced"), "serve", "--config", w.config)
+	w.daemon = exec.Command(command[0], command[1:]...)
 	out := &bytes.Buffer{}
 	w.daemon.Stderr = out
 	if w.logTo != nil {

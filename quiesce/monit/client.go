@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce/jobs"
+	"github.com/quiesced/quiesced/quiesce/netclass"
 )
 
 // Config says where monit is. The zero value is that of a BOSH VM.
@@ -216,7 +217,7 @@ func words(b []byte) string {
 func (c *Client) unreachable(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" && op.Timeout() {
-		err = fmt.Errorf("%w: a firewall may let only some processes reach monit's port: root, or those in the net_cls group %q", err, FirewallGroup)
+		err = fmt.Errorf("%w: a firewall may let only some processes reach monit's port: root, or those in the net_cls group %q", err, netclass.Monit)
 	}
 	return fmt.Errorf("cannot ask %s: %w: %w", c, jobs.ErrUnreachable, err)
 }

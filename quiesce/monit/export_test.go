@@ -2,8 +2,6 @@ package monit
 
 import "github.com/quiesced/quiesced/quiesce/jobs"
 
-var JoinFirewallGroupOf = joinFirewallGroup
-
 // States parses a status and has the state of each service of a group, none of which
 // has a process that is known.
 func States(b []byte, group string) (map[string]jobs.State, map[string]string, error) {

@@ -1,4 +1,4 @@
-package monit_test
+package netclass_test
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quiesced/quiesced/quiesce/monit"
+	"github.com/quiesced/quiesced/quiesce/netclass"
 )
 
 // A real net_cls hierarchy, with the group that bosh-agent makes.
@@ -23,12 +23,14 @@ func TestTheWholeProcessJoinsTheFirewallsGroup(t *testing.T) {
 	member := exec.Command("sleep", "100")
 	must(t, member.Start())
 	t.Cleanup(func() { _ = member.Process.Kill(); _ = member.Wait() })
-	join := func() (bool, error) { return monit.JoinFirewallGroupOf("/proc/self/mountinfo", member.Process.Pid) }
+	join := func() (bool, error) {
+		return netclass.JoinOf("/proc/self/mountinfo", netclass.Monit, member.Process.Pid)
+	}
 
 	if joined, err := join(); joined || err != nil {
 		t.Errorf("without a group it answers %v, %v", joined, err)
 	}
-	group := filepath.Join(root, monit.FirewallGroup)
+	group := filepath.Join(root, netclass.Monit)
 	must(t, os.Mkdir(group, 0o755))
 	t.Cleanup(func() {
 		must(t, os.WriteFile(filepath.Join(root, "cgroup.procs"), fmt.Append(nil, member.Process.Pid), 0))
@@ -40,7 +42,7 @@ func TestTheWholeProcessJoinsTheFirewallsGroup(t *testing.T) {
 	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", member.Process.Pid))
 	must(t, err)
-	if !strings.Contains(string(b), ":net_cls:/"+monit.FirewallGroup+"\n") {
+	if !strings.Contains(string(b), ":net_cls:/"+netclass.Monit+"\n") {
 		t.Errorf("its groups are\n%s", b)
 	}
 }
@@ -48,7 +50,7 @@ func TestTheWholeProcessJoinsTheFirewallsGroup(t *testing.T) {
 func TestWithoutNetClsNothingIsJoined(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mountinfo")
 	must(t, os.WriteFile(file, []byte("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n40 31 0:37 / /c rw shared:1 - cgroup cgroup rw,cpu\n"), 0o644))
-	if joined, err := monit.JoinFirewallGroupOf(file, os.Getpid()); joined || err != nil {
+	if joined, err := netclass.JoinOf(file, netclass.Monit, os.Getpid()); joined || err != nil {
 		t.Errorf("it answers %v, %v", joined, err)
 	}
 }
@@ -56,9 +58,16 @@ func TestWithoutNetClsNothingIsJoined(t *testing.T) {
 func TestAGroupThatCannotBeJoinedIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "mountinfo")
-	must(t, os.MkdirAll(filepath.Join(dir, monit.FirewallGroup, "cgroup.procs"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(dir, netclass.Monit, "cgroup.procs"), 0o755))
 	must(t, os.WriteFile(file, fmt.Appendf(nil, "40 31 0:37 / %s rw - cgroup cgroup rw,net_cls,net_prio\n", dir), 0o644))
-	if joined, err := monit.JoinFirewallGroupOf(file, os.Getpid()); joined || err == nil {
+	if joined, err := netclass.JoinOf(file, netclass.Monit, os.Getpid()); joined || err == nil {
 		t.Errorf("it answers %v, %v", joined, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

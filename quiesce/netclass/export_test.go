@@ -1,0 +1,4 @@
+package netclass
+
+// JoinOf joins by another mount table and for another process.
+var JoinOf = join
