@@ -44,6 +44,8 @@ func AlertOf(r agent.Report) (Alert, bool) {
 		a.Severity, a.Title = SeverityAlert, "a filesystem may still be frozen"
 	case r.Outcome == agent.OutcomeNotResumed:
 		a.Severity, a.Title = SeverityCritical, "jobs are not running again"
+	case r.Outcome == agent.OutcomeCancelled:
+		return Alert{}, false
 	case r.Unbroken != nil && !*r.Unbroken:
 		a.Severity, a.Title, a.Summary = SeverityError, "a snapshot was not held to its end", either(r.Reason, r.Error)
 	case r.Outcome == agent.OutcomeFailed:

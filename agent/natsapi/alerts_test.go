@@ -41,6 +41,7 @@ func TestWhichRunsRaiseAnAlert(t *testing.T) {
 		{"a clean one", agent.Report{Outcome: agent.OutcomeSucceeded, Asked: agent.LevelStop, Clean: true, Unbroken: &yes}, 0, "", ""},
 		{"a request that was refused", agent.Report{Outcome: agent.OutcomeRefused, Asked: agent.LevelFreeze}, 0, "", ""},
 		{"a run that was cancelled", agent.Report{Outcome: agent.OutcomeCancelled, Asked: agent.LevelFreeze}, 0, "", ""},
+		{"a hold that was cancelled", agent.Report{Outcome: agent.OutcomeCancelled, Asked: agent.LevelFreeze, Unbroken: &no}, 0, "", ""},
 		{"snapshots that are disabled", agent.Report{Outcome: agent.OutcomeDisabled, Asked: agent.LevelFreeze}, 0, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -19,6 +19,9 @@ const (
 	// pingInterval is how often the connection is tried: a bus that has gone without
 	// a word is noticed after two of them.
 	pingInterval = 20 * time.Second
+	// maxPending bounds what has come in and was not looked at yet, in bytes. What
+	// comes then is lost, as with any subscriber that is too slow.
+	maxPending = 16 << 20
 )
 
 // Serve connects and answers until ctx ends. The bus, and what Config.Source says of
@@ -98,6 +101,9 @@ func (s *Server) attend(ctx context.Context) (served bool, err error) {
 // of another VM says so before it answers the flush.
 func (s *Server) subscribe(ctx context.Context, conn *nats.Conn) (*nats.Subscription, error) {
 	requests, err := conn.SubscribeSync(s.config.Subject)
+	if err == nil {
+		err = requests.SetPendingLimits(nats.DefaultSubPendingMsgsLimit, maxPending)
+	}
 	if err == nil {
 		err = conn.FlushTimeout(dialTimeout)
 	}
