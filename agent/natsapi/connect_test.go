@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -104,4 +105,12 @@ func TestDialFailsQuickly(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("it takes %s", took)
 	}
+}
+
+func TestAnAddressThatDoesNotAnswerNamesTheFirewall(t *testing.T) {
+	t.Parallel()
+	silent := func(_ context.Context, network, _ string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.ErrDeadlineExceeded}
+	}
+	dial(t, natsapi.Config{URLs: []string{"nats://127.0.0.1:1"}, Dialer: silent}, "i/o timeout: a stemcell's firewall drops")
 }
