@@ -71,7 +71,12 @@ func dial(t *testing.T, c natsapi.Config, wrong string) {
 
 func TestWhoIsTurnedAway(t *testing.T) {
 	t.Parallel()
-	bus := apitest.StartDirectorBus(t, false)
+	for name, debian := range both {
+		t.Run(name, func(t *testing.T) { turnedAway(t, apitest.StartDirectorBus(t, debian)) })
+	}
+}
+
+func turnedAway(t *testing.T, bus *apitest.DirectorBus) {
 	another := apitest.NewAuthority(t)
 	dial(t, bus.Config(t, bus.Authority.Issue(t, apitest.AgentCN)), "")
 	for name, pair := range map[string]apitest.Pair{
