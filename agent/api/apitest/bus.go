@@ -2,6 +2,9 @@ package apitest
 
 import (
 	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -27,17 +30,35 @@ func StartBus(t testing.TB, change ...func(*server.Options)) *Bus {
 	return b
 }
 
-// NewBus makes a bus that is not running, on a port that was free.
+// NewBus makes a bus that is not running, on a port that is free.
 func NewBus(t testing.TB, change ...func(*server.Options)) *Bus {
 	t.Helper()
-	b := &Bus{options: server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, Users: Users(password), NoSigs: true, NoLog: true}}
+	b := &Bus{options: server.Options{Host: "127.0.0.1", Port: freePort(t), Users: Users(password), NoSigs: true, NoLog: true}}
 	for _, c := range change {
 		c(&b.options)
 	}
-	b.Start(t)
-	b.Stop()
 	t.Cleanup(b.Stop)
 	return b
+}
+
+// lastPort is the last that freePort gave.
+var lastPort atomic.Int64
+
+// freePort is a port that no other bus of this program gets, since some are stopped and
+// started again, and below those that the kernel gives to connections.
+func freePort(t testing.TB) int {
+	t.Helper()
+	const first, number = 12000, 20000
+	for range number {
+		port := first + (os.Getpid()*101+int(lastPort.Add(1)))%number
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			must(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Users are the director and the agent, with a password.
@@ -70,11 +91,13 @@ func (b *Bus) Start(t testing.TB) {
 	if !b.server.ReadyForConnections(patience) {
 		t.Fatal("the bus does not start")
 	}
-	b.options.Port = options.Port
 }
 
 // Stop stops the bus if it runs.
 func (b *Bus) Stop() {
+	if b.server == nil {
+		return
+	}
 	b.server.Shutdown()
 	b.server.WaitForShutdown()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -32,19 +33,11 @@ func StartDirectorBus(t testing.TB, debian bool) *DirectorBus {
 	t.Helper()
 	b := &DirectorBus{Authority: NewAuthority(t), dir: t.TempDir(), debian: debian}
 	b.file = filepath.Join(b.dir, "nats.conf")
-	b.URL = "nats://" + freeAddress(t)
+	b.URL = fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
 	b.Configure(t, b.Authority.Issue(t, ServerCN), AgentCN)
 	b.Start(t)
 	t.Cleanup(func() { b.Stop() })
 	return b
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // Configure writes the bus's configuration, for its next start: its certificate, and
