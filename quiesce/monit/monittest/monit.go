@@ -55,7 +55,7 @@ func Start(dir string, services ...Service) (*Monit, error) {
 // StartCycle is Start of a monit that looks after its services as often as cycle says,
 // in whole seconds.
 func StartCycle(dir string, cycle time.Duration, services ...Service) (*Monit, error) {
-	path, err := binary()
+	path, err := Binary()
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +224,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// binary finds a monit.
-func binary() (string, error) {
+// Binary is the path of the monit that is run.
+func Binary() (string, error) {
 	if path, err := exec.LookPath("monit"); err == nil {
 		return path, nil
 	}

@@ -29,6 +29,7 @@ type Machine struct {
 	t      testing.TB
 	name   string
 	root   string
+	shared string
 	nspawn *exec.Cmd
 	ended  chan struct{} // closed when nspawn has been waited for
 	leader int           // the container's first process
@@ -40,7 +41,7 @@ type Machine struct {
 func Boot(t testing.TB, shared string, prepare func(root string)) *Machine {
 	t.Helper()
 	dir := t.TempDir()
-	m := &Machine{t: t, name: fmt.Sprintf("quiesced-test-%d-%08x", os.Getpid(), rand.Uint32()), root: filepath.Join(dir, "root"), said: &bytes.Buffer{}}
+	m := &Machine{t: t, name: fmt.Sprintf("quiesced-test-%d-%08x", os.Getpid(), rand.Uint32()), root: filepath.Join(dir, "root"), shared: shared, said: &bytes.Buffer{}}
 	layers := filepath.Join(dir, "layers")
 	m.must(os.Mkdir(layers, 0o700))
 	m.must(syscall.Mount("layers", layers, "tmpfs", 0, ""))
@@ -52,12 +53,35 @@ func Boot(t testing.TB, shared string, prepare func(root string)) *Machine {
 	prepare(m.root)
 	t.Cleanup(m.removeGroups)
 	t.Cleanup(m.halt)
-	m.start(shared)
+	m.boot()
+	return m
+}
+
+// Cut ends all processes of the machine at once, as a power cut does. What waits in the
+// kernel, for a frozen filesystem say, keeps the machine from ending until PowerOn.
+func (m *Machine) Cut() {
+	m.t.Helper()
+	m.Do("sh", "-c", "kill -KILL -1")
+	m.must(syscall.Kill(m.leader, syscall.SIGKILL))
+}
+
+// PowerOn boots a machine again whose power was cut. Its files but those on a tmpfs are
+// as they were; prepare is given its root directory first.
+func (m *Machine) PowerOn(prepare func(root string)) {
+	m.t.Helper()
+	<-m.ended
+	m.removeGroups()
+	prepare(m.root)
+	m.boot()
+}
+
+func (m *Machine) boot() {
+	m.t.Helper()
+	m.start()
 	m.eventually("systemd has booted", func() bool {
 		out, _ := m.Run("systemctl", "is-active", "basic.target")
 		return out == "active"
 	})
-	return m
 }
 
 // Root is the root directory as processes of the machine see it, mounts and all.
@@ -77,13 +101,13 @@ func (m *Machine) groups() []string {
 }
 
 // start starts nspawn, in control groups of its own.
-func (m *Machine) start(shared string) {
+func (m *Machine) start() {
 	m.t.Helper()
 	script := `for group in ` + strings.Join(m.groups(), " ") + `; do
 	mkdir -p $group && echo $$ >$group/cgroup.procs || exit
 done
 exec systemd-nspawn -M "$1" -D "$2" --bind="$3" -b --register=no --keep-unit --console=pipe --capability=all systemd.unit=basic.target`
-	m.nspawn = exec.Command("sh", "-c", script, "sh", m.name, m.root, shared)
+	m.nspawn = exec.Command("sh", "-c", script, "sh", m.name, m.root, m.shared)
 	m.nspawn.Stdout, m.nspawn.Stderr = m.said, m.said
 	m.must(m.nspawn.Start())
 	m.ended = make(chan struct{})
