@@ -15,12 +15,6 @@ import (
 	"github.com/quiesced/quiesced/quiesce"
 )
 
-// BOSHConfig says where a stemcell has its files, from which comes what is not
-// configured of instance, disks and nats.
-type BOSHConfig struct {
-	Root string `yaml:"root"` // "" for never
-}
-
 // stemcell is the VM that the daemon runs on, nil where it is none of BOSH's or is not
 // to be looked at.
 func (c *Config) stemcell() *boshvm.VM {

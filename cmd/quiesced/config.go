@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
-	"github.com/quiesced/quiesced/agent/boshvm"
 	"github.com/quiesced/quiesced/agent/natsapi"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
@@ -103,7 +102,7 @@ func defaults() Config {
 	}
 	return Config{
 		StateDir:  defaultStateDir,
-		BOSH:      BOSHConfig{Root: boshvm.DefaultRoot},
+		BOSH:      boshDefaults(),
 		Listen:    ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
 		Levels:    levels,
 		Processes: processesDefaults(),
@@ -148,9 +147,7 @@ func (c *Config) check(d *document) {
 		d.fail("state_dir", "needs a directory of its own")
 	}
 	c.Listen.check(d)
-	if c.BOSH.Root != "" {
-		d.absolute("bosh.root", c.BOSH.Root)
-	} else if c.EnableSnapshots && c.Instance.Job == "" {
+	if c.BOSH.Root == "" && c.EnableSnapshots && c.Instance.Job == "" {
 		d.fail("instance.job", "needed when enable_snapshots is true and bosh.root is empty")
 	}
 	if c.Instance.Index < 0 {
@@ -165,6 +162,7 @@ func (c *Config) check(d *document) {
 	c.Processes.check(d)
 	c.checkBudgets(d)
 	c.checkNATS(d)
+	c.BOSH.check(d)
 	c.checkLog(d)
 }
 

@@ -139,7 +139,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		tasks = append(tasks, t)
 	}
 	tasks = append(tasks, task{"service manager", func(ctx context.Context) error { return watch.tell(ctx, a) }})
-	return runTasks(ctx, tasks, watch, a, log)
+	return c.runDeployed(ctx, tasks, watch, a, log)
 }
 
 // recoverPatience is how long a freeze that was left may keep the daemon from

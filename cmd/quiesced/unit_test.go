@@ -73,14 +73,14 @@ func (u *unit) property(name string) string {
 }
 
 // inWindow has the daemon take a snapshot under an id, and returns in its window.
-func (u *unit) inWindow(id string) {
+func (u *unit) inWindow(id string, args ...string) {
 	u.t.Helper()
 	for _, name := range []string{"called", "go"} {
 		u.must(os.RemoveAll(filepath.Join(u.dir, name)))
 	}
 	u.must(os.WriteFile(filepath.Join(u.dir, "cid"), []byte("snap-"+id), 0o600))
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	verb := u.m.Command(ctx, "quiesced", "take-snapshot", "--id", id)
+	verb := u.m.Command(ctx, append([]string{"quiesced", "take-snapshot", "--id", id}, args...)...)
 	u.must(verb.Start())
 	u.t.Cleanup(func() { _ = verb.Wait(); cancel() })
 	u.eventually("the CPI is called", func() bool { return u.exists("called") })
