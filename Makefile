@@ -87,6 +87,8 @@ deps:
 	command -v losetup    >/dev/null || missing="$$missing mount"; \
 	command -v gcc        >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v pgrep      >/dev/null || missing="$$missing procps"; \
+	command -v ruby       >/dev/null || missing="$$missing ruby"; \
+	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
 	command -v systemd-nspawn >/dev/null || missing="$$missing systemd-container"; \
 	[ -e /lib/systemd/system/dbus.service ] || missing="$$missing dbus"; \
 	[ -z "$$missing" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
