@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v3"
 )
 
 var releaseJobs = []string{"quiesced", "quiesce_cpi"}
@@ -115,96 +114,5 @@ func TestReleasesUnitDiffersFromTheOtherAsItHasTo(t *testing.T) {
 		"[Service]ExecStopPost=/var/vcap/packages/quiesced/bin/quiesced thaw --abandoned --socket /run/quiesced/quiesced.sock",
 	}, without(job, packaged)); diff != "" {
 		t.Errorf("what only the job has (-want +got):\n%s", diff)
-	}
-}
-
-// operation is one of an ops-file.
-type operation struct {
-	Type  string `yaml:"type"`
-	Path  string `yaml:"path"`
-	Value any    `yaml:"value"`
-}
-
-func TestOperationsSetPropertiesThatExist(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(releaseDir, "operations", "*.yml"))
-	if err != nil || len(files) < 8 {
-		t.Fatalf("there are %q (%v)", files, err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var root any
-		if err := yaml.Unmarshal(text, &root); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		checkJobs(t, file, root)
-		if _, ok := root.([]any); !ok {
-			continue
-		}
-		var all []operation
-		readYAML(t, file, &all)
-		for _, o := range all {
-			checkPath(t, file, o)
-		}
-	}
-}
-
-// checkJobs finds jobs of the release anywhere in a document, and checks the names of
-// their properties.
-func checkJobs(t *testing.T, file string, at any) {
-	switch v := at.(type) {
-	case []any:
-		for _, one := range v {
-			checkJobs(t, file, one)
-		}
-	case map[string]any:
-		if v["release"] == "quiesced" {
-			checkProperties(t, file, v)
-		}
-		for _, one := range v {
-			checkJobs(t, file, one)
-		}
-	}
-}
-
-func checkProperties(t *testing.T, file string, job map[string]any) {
-	t.Helper()
-	name, _ := job["name"].(string)
-	s := readSpec(t, name)
-	properties, _ := job["properties"].(map[string]any)
-	known := map[string]any{}
-	for p := range s.Properties {
-		nest(known, p, true)
-	}
-	for _, p := range leaves(properties, "") {
-		if !has(known, p) {
-			t.Errorf("%s: job %s has no property %s", file, name, p)
-		}
-	}
-}
-
-func leaves(all map[string]any, prefix string) []string {
-	var names []string
-	for name, value := range all {
-		if inner, ok := value.(map[string]any); ok {
-			names = append(names, leaves(inner, prefix+name+".")...)
-			continue
-		}
-		names = append(names, prefix+name)
-	}
-	return names
-}
-
-// checkPath checks an operation that sets one property of a job of ours.
-func checkPath(t *testing.T, file string, o operation) {
-	t.Helper()
-	if o.Type != "replace" || !strings.HasPrefix(o.Path, "/") || o.Value == nil {
-		t.Errorf("%s: there is an operation %+v", file, o)
-	}
-	_, rest, ours := strings.Cut(o.Path, "/jobs/name=quiesce_cpi/properties/")
-	if name := strings.TrimSuffix(rest, "?"); ours && readSpec(t, "quiesce_cpi").Properties[name].Description == "" {
-		t.Errorf("%s: job quiesce_cpi has no property %s", file, name)
 	}
 }
