@@ -113,6 +113,11 @@ exec systemd-nspawn -M "$1" -D "$2" --bind="$3" -b --register=no --keep-unit --c
 	m.ended = make(chan struct{})
 	go func() { _ = m.nspawn.Wait(); close(m.ended) }()
 	m.eventually("the container's first process is there", func() bool {
+		select {
+		case <-m.ended:
+			m.t.Fatalf("nspawn has ended; it said:\n%s", m.said)
+		default:
+		}
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", m.nspawn.Process.Pid))
 		m.leader, _ = strconv.Atoi(strings.TrimSpace(string(children)))
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.leader))
@@ -212,7 +217,7 @@ func (m *Machine) eventually(what string, done func() bool) {
 	began := time.Now()
 	for !done() {
 		if time.Since(began) > patience {
-			m.t.Fatalf("waited %s in vain: %s", patience, what)
+			m.t.Fatalf("waited %s in vain: %s\nnspawn and the console said:\n%s", patience, what, m.said)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
