@@ -77,6 +77,18 @@ func failure(err error) wireResponse {
 	return wireResponse{Error: &wireError{Type: e.wireType(), Message: e.Message, OKToRetry: e.OKToRetry}}
 }
 
+// WriteError writes the answer of a CPI that failed.
+func WriteError(out io.Writer, e *Error) error {
+	response, err := encode(failure(e))
+	if err == nil {
+		_, err = out.Write(response)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the answer: %w", err)
+	}
+	return nil
+}
+
 // Arg is where an argument goes.
 type Arg struct {
 	// Name is for errors.

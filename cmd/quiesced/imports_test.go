@@ -19,7 +19,7 @@ const module = "github.com/quiesced/quiesced/"
 var allowedImports = map[string][]string{
 	"cpi":                         {},
 	"cpi/local":                   {"cpi"},
-	"cpi/front":                   {"cpi", "agent/natsapi", "agent/httpapi"},
+	"cpi/front":                   {"cpi", "agent", "agent/api", "agent/wire"},
 	"quiesce":                     {"quiesce/guard", "quiesce/writeout"},
 	"quiesce/guard":               {"quiesce/failpoint"},
 	"quiesce/failpoint":           {},
@@ -69,7 +69,7 @@ var confined = map[string][]string{
 	"github.com/google/uuid":        {"agent"},
 	"golang.org/x/sync":             {"cmd"},
 	"golang.org/x/term":             {"cmd"},
-	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/writeout", "cmd"},
+	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/front", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/writeout", "cmd"},
 }
 
 // listed is what go list says of a package.
