@@ -33,6 +33,7 @@ type child struct {
 
 	fixed  chan struct{} // closed when what the snapshot holds is fixed
 	fixing sync.Once
+	whole  chan struct{} // closed when a whole answer was on stdout
 
 	ended  context.Context // done when the CPI has ended and its answer is there
 	status syscall.WaitStatus
@@ -64,7 +65,7 @@ func start(path string, document []byte, pattern *regexp.Regexp, stderr io.Write
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot run the CPI %q: %w", path, err), outRead.Close(), errRead.Close())
 	}
-	c := &child{process: process, pattern: pattern, fixed: make(chan struct{})}
+	c := &child{process: process, pattern: pattern, fixed: make(chan struct{}), whole: make(chan struct{})}
 	ended, end := context.WithCancel(context.Background())
 	c.ended = ended
 	go c.watch(outRead, errRead, stderr, end)
@@ -84,10 +85,12 @@ func (c *child) watch(stdout, stderr *os.File, relay io.Writer, end func()) {
 	}
 	c.fix()
 	until := time.Now().Add(leftTime)
-	if c.answered() {
+	select {
+	case <-out:
+	case <-c.whole:
 		closeAt(stdout, out, until)
+		<-out
 	}
-	<-out
 	closeAt(stderr, errs, until)
 	<-errs
 	_, _ = stdout.Close(), stderr.Close()
@@ -108,6 +111,7 @@ func (c *child) fix() { c.fixing.Do(func() { close(c.fixed) }) }
 // readAnswer keeps what comes on stdout. A whole answer fixes the point in time.
 func (c *child) readAnswer(from io.Reader) {
 	chunk := make([]byte, 64<<10)
+	var whole sync.Once
 	for {
 		n, err := from.Read(chunk)
 		c.mu.Lock()
@@ -118,6 +122,7 @@ func (c *child) readAnswer(from io.Reader) {
 		}
 		if c.answered() {
 			c.fix()
+			whole.Do(func() { close(c.whole) })
 		}
 	}
 }

@@ -28,6 +28,8 @@ func (f *Front) conclude(ctx context.Context, c conclusion, say func(string)) {
 	switch {
 	case wrong == "" && c.cid == "":
 		say("no snapshot of " + about)
+	case wrong == "" && c.err != nil:
+		say(fmt.Sprintf("snapshot %q of %s: at rest (%s); the VM's daemon could not be told of it: %v", c.cid, about, c.lease.Level, c.err))
 	case wrong == "":
 		say(fmt.Sprintf("snapshot %q of %s: at rest (%s)", c.cid, about, c.report.Reached))
 	case c.cid == "":
@@ -46,7 +48,10 @@ func (f *Front) conclude(ctx context.Context, c conclusion, say func(string)) {
 
 // wrong says why the snapshot is not what was asked for, "" if it is.
 func (c conclusion) wrong() string {
+	first := c.hold.thawed
 	switch {
+	case c.err != nil && first != nil && first.Unbroken != nil && *first.Unbroken:
+		return "" // it was at rest until the point in time
 	case c.err != nil && c.hold.over != nil:
 		return fmt.Sprintf("the hold was broken (%v), and its end could not be told: %v", c.hold.over, c.err)
 	case c.err != nil:

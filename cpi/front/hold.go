@@ -35,8 +35,8 @@ type hold struct {
 	dial    func(context.Context) (Link, error)
 	link    Link // nil while there is none
 
-	thawed bool  // the daemon was told that the point in time is fixed
-	over   error // why the daemon holds nothing any more, nil as far as is known
+	thawed *wire.Report // when the daemon was told that the point in time is fixed
+	over   error        // why the daemon holds nothing any more, nil as far as is known
 }
 
 // try makes one call, which has to be answered in time. A link over which no answer
@@ -88,15 +88,10 @@ func answered(err error) bool {
 // persist repeats a call until it is answered, but gives up when ctx ends or nobody
 // has answered for as long as the lease lasts: then there is no hold any more.
 func (h *hold) persist(ctx context.Context, call func(context.Context, api.Client) error) error {
-	var lost time.Time
+	lost := time.Now()
 	for {
 		err := h.try(ctx, call)
-		switch {
-		case answered(err) || ctx.Err() != nil:
-			return err
-		case lost.IsZero():
-			lost = time.Now()
-		case time.Since(lost) > h.request.Lease:
+		if answered(err) || ctx.Err() != nil || time.Since(lost) > h.request.Lease {
 			return err
 		}
 		if pause(ctx, retryWait) != nil {
@@ -196,13 +191,14 @@ func (h *hold) step(ctx context.Context, fixed bool, thawed func()) time.Duratio
 	switch {
 	case h.over != nil:
 		return never
-	case fixed && !h.thawed:
-		err = h.try(ctx, func(ctx context.Context, c api.Client) error {
-			_, err := c.Resume(ctx, h.request.ID, wire.HoldEnd{})
+	case fixed && h.thawed == nil:
+		var report wire.Report
+		err = h.try(ctx, func(ctx context.Context, c api.Client) (err error) {
+			report, err = c.Resume(ctx, h.request.ID, wire.HoldEnd{})
 			return err
 		})
 		if err == nil {
-			h.thawed = true
+			h.thawed = &report
 			thawed()
 		}
 	default:
