@@ -37,7 +37,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return refuse(stdout, 1, fmt.Errorf("cannot read the request: %w", err))
 	}
 	if front.Method(document) == front.MethodSnapshotDisk {
-		if snapshot, err := front.ParseSnapshot(document); err == nil {
+		if snapshot, err := front.ParseSnapshot(document); err == nil && snapshot.AgentID != "" {
 			ending := take(&front.Front{CPI: path, Stdout: stdout, Stderr: stderr}, config, document, snapshot)
 			if !ending.PassOn {
 				return exit(ending.Status)

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/cpi/front"
+)
+
+func snapshotOf(t testing.TB, request string) front.Snapshot {
+	t.Helper()
+	s, err := front.ParseSnapshot([]byte(request))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// needsRecovery says whether an ext4 in an image has a journal that has to be
+// replayed, as one that was not frozen has.
+func needsRecovery(t *testing.T, image string) bool {
+	t.Helper()
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var features [4]byte
+	if _, err := f.ReadAt(features[:], 1024+0x60); err != nil {
+		t.Fatal(err)
+	}
+	return binary.LittleEndian.Uint32(features[:])&0x4 != 0
+}
+
+// A director calls info, and then snapshot_disk for every disk of the instance, be it
+// attached or not.
+func TestADirectorsSnapshotsAreClean(t *testing.T) {
+	w := newWorld(t, "", "")
+	w.cpi = filepath.Join(binaries, "local-cpi")
+	disks := filepath.Join(w.shared, "disks")
+	w.must(os.Mkdir(disks, 0o755))
+	w.must(os.Chmod(w.shared, 0o755))
+	w.must(os.Chmod(w.disk.Image, 0o644))
+	w.must(os.Symlink(w.disk.Image, filepath.Join(disks, "disk-1.img")))
+	w.must(os.WriteFile(filepath.Join(disks, "disk-2.img"), []byte("inactive"), 0o644))
+	w.must(os.WriteFile(filepath.Join(w.disk.Mount, "data"), []byte("written just before"), 0o644))
+	if out, err := exec.Command("chown", "-R", "64242:64242", disks).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+
+	a := w.call(`{"method":"info","arguments":[],"context":{"director_uuid":"` + directorUUID + `","request_id":"cpi-1"}}`)
+	if _, err := cpi.ParseResponse([]byte(a.stdout)); err != nil || a.stderr != "" {
+		t.Fatalf("info: %v; stderr %q", err, a.stderr)
+	}
+	cids := map[string]string{}
+	for _, disk := range []string{"disk-1", "disk-2"} {
+		a = w.call(w.request(disk))
+		answer, err := cpi.ParseResponse([]byte(a.stdout))
+		w.must(err)
+		cids[disk], err = cpi.SnapshotCID(disk, answer.Result)
+		w.must(err)
+		if disk == "disk-1" {
+			w.contains("stderr", a.stderr, `snapshot "`+cids[disk]+`" of disk "disk-1"`, "at rest (freeze)")
+		}
+	}
+	w.mustThaw()
+	w.mustCatalogue(cids["disk-1"], true)
+	image := func(disk string) string { return filepath.Join(w.shared, "snapshots", cids[disk]+".img") }
+	if needsRecovery(t, image("disk-1")) {
+		t.Error("the snapshot was taken of a filesystem that was not frozen")
+	}
+	if !needsRecovery(t, w.disk.Image) {
+		t.Error("the disk itself does not look like one that is mounted: nothing was tested")
+	}
+	if text, err := os.ReadFile(image("disk-2")); string(text) != "inactive" {
+		t.Errorf("the inactive disk's snapshot is %q, %v", text, err)
+	}
+}
+
+func TestTheDiskIsFrozenOnlyToThePointInTime(t *testing.T) {
+	w := newWorld(t, `touch $D/called
+await point
+echo "I, snapshot 'snap-1' of volume 'disk-1' created" >&2
+await answer
+`+answered("snap-1"), "release_on_stderr: aws\nadd_metadata: true")
+	c := w.begin(w.request("disk-1"))
+	w.eventually("the CPI is called", func() bool { return w.exists("called") })
+	if !w.frozen() {
+		t.Error("the CPI was called and the disk is not frozen")
+	}
+	w.signalCPI("point")
+	took := w.eventually("the disk is thawed", func() bool { return !w.frozen() })
+	t.Logf("thawed %v after the point in time", took)
+	select {
+	case <-c.ended:
+		t.Fatal("the CPI ended: nothing was tested")
+	default:
+	}
+	w.signalCPI("answer")
+	w.mustAnswer(w.endOf(c), "snap-1")
+	w.mustCatalogue("snap-1", true)
+	request, err := os.ReadFile(filepath.Join(w.shared, "request"))
+	w.must(err)
+	w.contains("the request", string(request), `"agent_id":"spoofed","quiesced_level":"freeze","quiesced_run":"`+w.snapshots()[0].RunID+`"}],"context"`)
+}
+
+func TestALongCallRenewsItsLease(t *testing.T) {
+	w := newWorld(t, "sleep 3\n"+answered("snap-1"), "lease: 1s")
+	w.mustAnswer(w.call(w.request("disk-1")), "snap-1")
+	w.mustThaw()
+	w.mustCatalogue("snap-1", true)
+}

@@ -1,0 +1,430 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/api/apitest"
+	"github.com/quiesced/quiesced/agent/httpapi"
+	"github.com/quiesced/quiesced/agent/wire"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
+)
+
+const (
+	// vcap is a uid and gid that stand for the user of a director's workers.
+	vcap = 64242
+
+	patience = 20 * time.Second
+
+	// safetyThaw is after how long a frozen disk is thawed from outside, come what
+	// may. It is longer than any test holds a freeze.
+	safetyThaw = 40 * time.Second
+
+	directorUUID = "80f6a3c2-5d2f-4c1e-9d4e-2f6b8c0a1e77"
+)
+
+// binaries is the directory of the programs under test.
+var binaries string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Println("these tests need root: they freeze filesystems")
+		return 1
+	}
+	var err error
+	if binaries, err = os.MkdirTemp("", "quiesce-cpi-test-"); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(binaries) }()
+	build := exec.Command("go", "build", "-o", binaries+"/", "./cmd/quiesced", "./cmd/quiesced-guard", "./cmd/local-cpi", "./cmd/quiesce-cpi")
+	build.Dir = filepath.Join("..", "..")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Printf("cannot build: %v\n%s", err, out)
+		return 1
+	}
+	if err := os.Chmod(binaries, 0o755); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return m.Run()
+}
+
+// world is a director with its worker and its bus, and a VM with a disk and a daemon.
+type world struct {
+	t      testing.TB
+	dir    string // everybody may look into it
+	shared string // a directory of the worker's, $D in its CPI's script
+	disk   *loopfs.FS
+	bus    *apitest.Bus
+	cpi    string // the real one
+	config string // of quiesce-cpi
+
+	daemon *exec.Cmd // nil when it does not run
+	ended  chan struct{}
+	log    *bytes.Buffer
+}
+
+// newWorld makes a world whose daemon runs. The CPI is a script, which has read its
+// request into $D/request, and settings are added to quiesce-cpi's.
+func newWorld(t testing.TB, script, settings string) *world {
+	t.Helper()
+	w := &world{t: t, log: &bytes.Buffer{}}
+	dir, err := os.MkdirTemp("", "quiesce-cpi-world-")
+	w.must(err)
+	w.dir = dir
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	w.must(os.Chmod(dir, 0o755))
+	w.shared = filepath.Join(dir, "shared")
+	w.must(os.Mkdir(w.shared, 0o700))
+	w.must(os.Chown(w.shared, vcap, vcap))
+	w.disk, err = loopfs.Make(dir, "store", "ext4", 16<<20)
+	w.must(err)
+	t.Cleanup(func() { w.must(w.disk.Close()) })
+	stopThaw, err := loopfs.ThawAfter(w.disk.Mount, safetyThaw)
+	w.must(err)
+	t.Cleanup(stopThaw)
+	w.bus = apitest.NewBus(t, withHealthMonitor)
+	w.bus.Start(t)
+	w.script(script)
+	w.configure(w.bus.URL("director"), settings)
+	t.Cleanup(w.end)
+	w.start(w.bus.URL("agent"))
+	return w
+}
+
+// withHealthMonitor lets the health monitor onto the bus.
+func withHealthMonitor(o *server.Options) {
+	o.Users = append(o.Users, &server.User{Username: "hm", Password: o.Users[0].Password, Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Deny: []string{">"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"hm.director.alert"}},
+	}})
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) script(body string) {
+	w.t.Helper()
+	w.cpi = filepath.Join(w.dir, "cpi")
+	text := fmt.Sprintf("#!/bin/sh\nD='%s'\nawait() { until [ -e \"$D/$1\" ] || [ ! -e \"$D\" ]; do sleep 0.02; done; }\ncat >$D/request\n%s\n", w.shared, body)
+	w.must(os.WriteFile(w.cpi, []byte(text), 0o755))
+}
+
+// answered is the line of a script that answers with a CID.
+func answered(cid string) string {
+	return `echo '{"result":"` + cid + `","error":null,"log":""}'`
+}
+
+// configure writes quiesce-cpi's configuration, and the director's with the bus in it.
+func (w *world) configure(bus, settings string) {
+	w.t.Helper()
+	director := filepath.Join(w.dir, "director.yml")
+	w.must(os.WriteFile(director, fmt.Appendf(nil, `{"name":"mini","port":25556,"mbus":%q,"nats":{}}`, bus), 0o644))
+	w.config = filepath.Join(w.dir, "quiesce-cpi.yml")
+	if !strings.Contains(settings, "lease:") {
+		settings += "\nlease: 2s"
+	}
+	text := fmt.Sprintf("director_config: %s\nsocket: %s\nno_daemon_timeout: 1s\n%s\n", director, w.socket(), settings)
+	w.must(os.WriteFile(w.config, []byte(text), 0o644))
+}
+
+func (w *world) socket() string { return filepath.Join(w.dir, "run", "q.sock") }
+
+// start starts the daemon, with the bus at an address.
+func (w *world) start(bus string) {
+	w.t.Helper()
+	text := fmt.Sprintf(`enable_snapshots: true
+state_dir: %[1]s/state
+listen: {socket: %[2]s, group: "%[3]d", metrics: ""}
+instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: %[4]s}
+disks: [{cid: disk-1, mounts: [%[5]s]}]
+nats: {urls: ["%[6]s"]}
+`, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus)
+	config := filepath.Join(w.dir, "q.yml")
+	w.must(os.WriteFile(config, []byte(text), 0o600))
+	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", config)
+	w.daemon.Stderr = w.log
+	w.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.must(w.daemon.Start())
+	w.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(w.daemon, w.ended)
+	w.eventually("the daemon answers", func() bool { _, err := w.client().Info(context.Background()); return err == nil })
+	if bus == w.bus.URL("agent") {
+		w.eventually("the daemon is on the bus", w.onBus)
+	}
+}
+
+// onBus says whether the daemon answers there.
+func (w *world) onBus() bool {
+	d := director{config: filepath.Join(w.dir, "director.yml")}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s := snapshotOf(w.t, w.request("disk-1"))
+	link, err := d.dial(ctx, s)
+	if err != nil {
+		return false
+	}
+	defer link.Close()
+	_, err = api.Client{Caller: link}.Info(ctx)
+	return err == nil
+}
+
+// client is root's at the daemon's socket.
+func (w *world) client() api.Client { return api.Client{Caller: httpapi.NewClient(w.socket())} }
+
+func (w *world) signal(s syscall.Signal) {
+	w.t.Helper()
+	w.must(w.daemon.Process.Signal(s))
+}
+
+// kill ends the daemon as nothing can that it could prepare for.
+func (w *world) kill() {
+	w.t.Helper()
+	w.signal(syscall.SIGKILL)
+	<-w.ended
+	w.daemon = nil
+}
+
+// end stops a daemon that still runs.
+func (w *world) end() {
+	if w.daemon == nil {
+		return
+	}
+	_ = w.daemon.Process.Signal(syscall.SIGCONT)
+	_ = w.daemon.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-w.ended:
+	case <-time.After(patience):
+		_ = w.daemon.Process.Kill()
+		<-w.ended
+		w.t.Error("the daemon did not end within 20 s of SIGTERM")
+	}
+	w.daemon = nil
+	if w.t.Failed() {
+		w.t.Logf("the daemon logged:\n%s", w.log)
+	}
+}
+
+// request is a director's, for a snapshot of a disk.
+func (w *world) request(disk string) string {
+	return fmt.Sprintf(`{"method":"snapshot_disk","arguments":["%s",{"deployment":"cf","job":"db","index":0,"director_name":"mini","director_uuid":"%s","agent_id":"%s","instance_id":"inst-1","agent_id":"spoofed"}],"context":{"director_uuid":"%s","request_id":"cpi-348175","root":"%s"},"api_version":2}`,
+		disk, directorUUID, apitest.AgentID, directorUUID, w.shared)
+}
+
+// ofSelf is the request about the director's own VM.
+func ofSelf(request string) string {
+	return strings.Replace(request, `"agent_id":"`+apitest.AgentID, `"agent_id":"self`, 1)
+}
+
+// asWorker makes a command one of a director's worker: its uid, no groups, its
+// environment.
+func asWorker(cmd *exec.Cmd) *exec.Cmd {
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "TMPDIR=/nonexistent/tmp"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: vcap, Gid: vcap}, Setpgid: true}
+	return cmd
+}
+
+// answer is what a director gets of a call.
+type answer struct {
+	stdout, stderr string
+	state          *os.ProcessState
+	took           time.Duration
+}
+
+// call is a call that is under way.
+type call struct {
+	cmd   *exec.Cmd
+	ended chan answer
+}
+
+// begin has a worker call quiesce-cpi, as a director does it.
+func (w *world) begin(request string) *call {
+	w.t.Helper()
+	return w.beginWith(asWorker(w.command()), request, nil)
+}
+
+func (w *world) command() *exec.Cmd {
+	return exec.Command(filepath.Join(binaries, "quiesce-cpi"), "-config", w.config, "-cpi", w.cpi)
+}
+
+// beginWith begins a call whose stderr goes to a file, or is read where that is nil.
+func (w *world) beginWith(cmd *exec.Cmd, request string, stderr *os.File) *call {
+	w.t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(request), &out, &errs
+	if stderr != nil {
+		cmd.Stderr = stderr
+	}
+	c := &call{cmd: cmd, ended: make(chan answer, 1)}
+	began := time.Now()
+	w.must(cmd.Start())
+	go func() {
+		_ = cmd.Wait() // reads both pipes to their ends, too
+		c.ended <- answer{out.String(), errs.String(), cmd.ProcessState, time.Since(began)}
+	}()
+	w.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	return c
+}
+
+// end waits for a call's end.
+func (w *world) endOf(c *call) answer {
+	w.t.Helper()
+	select {
+	case a := <-c.ended:
+		return a
+	case <-time.After(2 * patience):
+		w.t.Fatal("the call does not end")
+		return answer{}
+	}
+}
+
+func (w *world) call(request string) answer {
+	w.t.Helper()
+	return w.endOf(w.begin(request))
+}
+
+// mustAnswer wants a call's answer to be a script's.
+func (w *world) mustAnswer(a answer, cid string) {
+	w.t.Helper()
+	want := `{"result":"` + cid + `","error":null,"log":""}` + "\n"
+	if a.stdout != want || !a.state.Success() {
+		w.t.Errorf("stdout %q, want %q; it ended with %v; stderr %q", a.stdout, want, a.state, a.stderr)
+	}
+}
+
+func (w *world) contains(what, text string, parts ...string) {
+	w.t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			w.t.Errorf("%s has no %q: %q", what, part, text)
+		}
+	}
+}
+
+func (w *world) eventually(what string, condition func() bool) time.Duration {
+	w.t.Helper()
+	began := time.Now()
+	for !condition() {
+		if time.Since(began) > patience {
+			w.t.Fatalf("this does not happen: %s; the daemon logged:\n%s", what, w.log)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func (w *world) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(w.shared, name))
+	return err == nil
+}
+
+// signalCPI makes the file that the CPI's script waits for.
+func (w *world) signalCPI(name string) {
+	w.t.Helper()
+	w.must(os.WriteFile(filepath.Join(w.shared, name), nil, 0o644))
+}
+
+// frozen says whether a file cannot be made on the disk within a moment.
+func (w *world) frozen() bool {
+	w.t.Helper()
+	made := make(chan error, 1)
+	go func() {
+		f, err := os.CreateTemp(w.disk.Mount, "probe-")
+		if err == nil {
+			err = f.Close()
+		}
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		w.must(err)
+		return false
+	case <-time.After(100 * time.Millisecond):
+		return true
+	}
+}
+
+// mustThaw wants the disk to take writes.
+func (w *world) mustThaw() {
+	w.t.Helper()
+	w.eventually("the disk is thawed", func() bool { return !w.frozen() })
+}
+
+// snapshots is the daemon's catalogue.
+func (w *world) snapshots() []wire.Snapshot {
+	w.t.Helper()
+	all, err := w.client().Snapshots(context.Background())
+	w.must(err)
+	return all
+}
+
+// mustCatalogue wants the catalogue to hold one snapshot, so.
+func (w *world) mustCatalogue(cid string, clean bool) {
+	w.t.Helper()
+	all := w.snapshots()
+	if len(all) != 1 || all[0].CID != cid || all[0].Clean != clean || all[0].State != "known" || all[0].Trigger != "director" {
+		w.t.Errorf("the catalogue is %+v, want %q, clean %v", all, cid, clean)
+	}
+}
+
+// alerts has the health monitor listen. The function returns what it has heard.
+func (w *world) alerts() func() []string {
+	w.t.Helper()
+	conn, err := nats.Connect(w.bus.URL("hm"))
+	w.must(err)
+	w.t.Cleanup(conn.Close)
+	heard, err := conn.SubscribeSync("hm.director.alert")
+	w.must(err)
+	w.must(conn.Flush())
+	return func() (all []string) {
+		w.must(conn.Flush())
+		for n, _, _ := heard.Pending(); n > 0; n-- {
+			m, err := heard.NextMsg(time.Second)
+			w.must(err)
+			all = append(all, string(m.Data))
+		}
+		return all
+	}
+}
+
+// mustAlert wants the health monitor to have heard one alert.
+func (w *world) mustAlert(alerts func() []string, parts ...string) {
+	w.t.Helper()
+	var all []string
+	w.eventually("an alert is heard", func() bool { all = append(all, alerts()...); return len(all) > 0 })
+	var a map[string]any
+	w.must(json.Unmarshal([]byte(all[0]), &a))
+	if len(all) != 1 || a["severity"] != 3.0 || a["source"] != "quiesce-cpi" {
+		w.t.Errorf("alerts: %q", all)
+	}
+	w.contains("the alert", all[0], parts...)
+}
+
+// drain reads a file to its end.
+func drain(r io.Reader) string {
+	text, _ := io.ReadAll(r)
+	return string(text)
+}
