@@ -1,14 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/quiesced/quiesced/agent/wire"
 )
 
 // waits is a script that answers with snap-1 when the test lets it.
@@ -26,6 +25,7 @@ func (w *world) beginHeld(request string) *call {
 }
 
 func TestADaemonKilledInAHoldCostsTheRestAndNotTheSnapshot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, waits, "policy: fail")
 	alerts := w.alerts()
 	c := w.beginHeld(w.request("disk-1"))
@@ -42,6 +42,7 @@ func TestADaemonKilledInAHoldCostsTheRestAndNotTheSnapshot(t *testing.T) {
 }
 
 func TestADaemonThatNeverComesBackIsNotWaitedForLongerThanTheLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, waits, "")
 	alerts := w.alerts()
 	c := w.beginHeld(w.request("disk-1"))
@@ -57,6 +58,7 @@ func TestADaemonThatNeverComesBackIsNotWaitedForLongerThanTheLease(t *testing.T)
 }
 
 func TestADaemonThatHangsInAHoldCostsTheRestAndNotTheSnapshot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, waits, "")
 	alerts := w.alerts()
 	c := w.beginHeld(w.request("disk-1"))
@@ -75,30 +77,24 @@ func TestADaemonThatHangsInAHoldCostsTheRestAndNotTheSnapshot(t *testing.T) {
 // quiesce-cpi may be killed whenever it likes: the lease sets the VM going, and what the
 // real CPI does meanwhile is its own affair, as if a director had died.
 func TestQuiesceCPIKilledLeavesTheVMToTheLease(t *testing.T) {
-	other := wire.Request{ID: "other", Level: "freeze", Disks: []string{"disk-1"}, Lease: 1, Wait: true}
+	t.Parallel()
+	const goesOn = "\ntouch $D/called\nawait answer\ntouch $D/went-on\n"
 	for _, tt := range []struct {
 		name    string
-		script  string
-		prepare func(w *world)
+		script  string // of the CPI; "" where it is not to be called
 		reached func(w *world) bool
-		last    func(w *world) // what the CPI does after that
 	}{
-		{"before the VM is at rest", "touch $D/called", func(w *world) {
-			if _, err := w.client().Caller.Call(t.Context(), "quiesce", other); err != nil {
-				t.Fatal(err)
-			}
-		}, func(w *world) bool { return strings.Contains(w.status(), "hold") || time.Now().Unix() > 0 }, nil},
-		{"while the CPI works", waits, nil, func(w *world) bool { return w.exists("called") }, nil},
-		{"when the point in time is fixed", "echo \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\n" + waits, nil,
-			func(w *world) bool { return w.exists("called") && !w.frozen() }, nil},
-		{"when the CPI has answered", answered("snap-1") + "\ntouch $D/called\nawait answer", nil,
-			func(w *world) bool { return w.exists("called") }, nil},
+		{"while the VM is brought to rest", "", func(w *world) bool { return w.exists("bringing") }},
+		{"while the CPI works", goesOn, func(w *world) bool { return w.exists("called") }},
+		{"when the point in time is fixed", "echo \"snapshot 'snap-1' of volume 'disk-1' created\" >&2" + goesOn,
+			func(w *world) bool { return w.exists("called") && !w.frozen() }},
+		{"when the CPI has answered", answered("snap-1") + goesOn, func(w *world) bool { return w.exists("called") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, tt.script+"\ntouch $D/went-on", "release_on_stderr: aws")
-			if tt.prepare != nil {
-				tt.prepare(w)
+			w := newWorld(t, tt.script, "release_on_stderr: aws")
+			if tt.script == "" {
+				w.slowRest()
 			}
 			c := w.begin(w.request("disk-1"))
 			w.eventually("it is so far", func() bool { return tt.reached(w) })
@@ -106,13 +102,36 @@ func TestQuiesceCPIKilledLeavesTheVMToTheLease(t *testing.T) {
 			if a := w.endOf(c); a.stdout != "" {
 				t.Errorf("stdout is %q", a.stdout)
 			}
-			began := time.Now()
-			w.mustThaw()
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("it was frozen for %v after the end", took)
-			}
-			w.signalCPI("answer")
+			w.signalCPI("rest")
 			w.eventually("nothing is held any more", func() bool { return w.status() == "" })
+			w.mustThaw()
+			w.signalCPI("answer")
+			if tt.script != "" {
+				w.eventually("the CPI went on", func() bool { return w.exists("went-on") })
+			} else if w.exists("request") {
+				t.Error("the CPI was called")
+			}
+		})
+	}
+}
+
+func TestQuiesceCPIKilledAtAnyInstantLeavesTheVMToTheLease(t *testing.T) {
+	t.Parallel()
+	for i := range 8 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "sleep 0.02\n"+answered("snap-1"), "lease: 1s")
+			for j := range 2 {
+				c := w.begin(w.request("disk-1"))
+				time.Sleep(time.Duration(2*i+j) * 4 * time.Millisecond)
+				_ = c.cmd.Process.Kill()
+				a := w.endOf(c)
+				w.eventually("nothing is held any more", func() bool { return w.status() == "" })
+				w.mustThaw()
+				if a.state.Success() {
+					w.mustAnswer(a, "snap-1")
+				}
+			}
 		})
 	}
 }
@@ -124,8 +143,23 @@ func (w *world) status() string {
 	return s.Work
 }
 
+func TestACallTerminatedBeforeItsCPIRunsTakesItsHoldBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, answered("snap-1"), "")
+	w.slowRest()
+	c := w.begin(w.request("disk-1"))
+	w.eventually("the VM is brought to rest", func() bool { return w.exists("bringing") })
+	w.must(c.cmd.Process.Signal(syscall.SIGTERM))
+	w.eventually("nothing is held any more", func() bool { return w.status() == "" })
+	a := w.endOf(c)
+	if s := a.state.Sys().(syscall.WaitStatus); !s.Signaled() || s.Signal() != syscall.SIGTERM || a.stdout != "" || w.exists("request") {
+		t.Errorf("it ended with %v, stdout %q", a.state, a.stdout)
+	}
+}
+
 // A worker that is ended by SIGTERM takes its CPI with it, and its hold.
 func TestATerminatedCallEndsItsHold(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "touch $D/called\nexec sleep 1000", "lease: 30s")
 	c := w.beginHeld(w.request("disk-1"))
 	w.must(c.cmd.Process.Signal(syscall.SIGTERM))
@@ -141,6 +175,7 @@ func TestATerminatedCallEndsItsHold(t *testing.T) {
 // The log of a director's task lies on its own disk. What the CPI prints there may not
 // hold up the end of the freeze.
 func TestTheDirectorsOwnDiskIsThawedWhateverTheCPIPrints(t *testing.T) {
+	t.Parallel()
 	const prints = "yes 'a line of the log' | head -c 1048576 >&2\n"
 	w := newWorld(t, prints+answered("snap-1"), "level: stop\nlease: 30s")
 	log, err := os.OpenFile(filepath.Join(w.disk.Mount, "cpi.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -162,6 +197,7 @@ func TestTheDirectorsOwnDiskIsThawedWhateverTheCPIPrints(t *testing.T) {
 }
 
 func TestAPipeThatNobodyReadsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "yes | head -c 1048576 >&2\n"+answered("snap-1"), "lease: 30s")
 	read, write, err := os.Pipe()
 	w.must(err)
@@ -178,6 +214,7 @@ func TestAPipeThatNobodyReadsHoldsNobodyUp(t *testing.T) {
 }
 
 func TestAStrangerIsNotServedOnTheSocket(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, answered("snap-1"), "policy: fail")
 	cmd := asWorker(w.command())
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: vcap + 1, Gid: vcap + 1}

@@ -50,6 +50,7 @@ func publicDir(t *testing.T) string {
 // Every other method is the real CPI's, to the last byte. Nothing that is configured is
 // looked at: there is no configuration.
 func TestOtherMethodsAreTheRealCPIsToTheLastByte(t *testing.T) {
+	t.Parallel()
 	quiesceCPI := filepath.Join(binaries, "quiesce-cpi")
 	const tells = `cat
 echo "arguments: $#, directory: $PWD, limit: $(ulimit -n), ignored: $(grep SigIgn /proc/$$/status), blocked: $(grep SigBlk /proc/$$/status)" >&2
@@ -87,6 +88,7 @@ readlink /proc/$$/fd/1 | cut -c1-5 >&2
 }
 
 func TestNothingIsBetweenADirectorAndTheRealCPI(t *testing.T) {
+	t.Parallel()
 	dir := publicDir(t)
 	real := filepath.Join(dir, "cpi")
 	if err := os.WriteFile(real, []byte("#!/bin/sh\necho $$\nreadlink /proc/$$/fd/0 /proc/$$/exe\n"), 0o755); err != nil {
@@ -105,6 +107,7 @@ func TestNothingIsBetweenADirectorAndTheRealCPI(t *testing.T) {
 }
 
 func TestACPIThatIsNotThereIsAnError(t *testing.T) {
+	t.Parallel()
 	got := callAsWorker(t, `{"method":"info"}`, filepath.Join(binaries, "quiesce-cpi"), "-cpi", "/nowhere/cpi")
 	want := outcome{`{"result":null,"error":{"type":"Bosh::Clouds::CpiError","message":"quiesce-cpi: cannot run the CPI \"/nowhere/cpi\": no such file or directory","ok_to_retry":false},"log":""}`, "", 1 << 8}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -39,6 +39,7 @@ func needsRecovery(t *testing.T, image string) bool {
 // A director calls info, and then snapshot_disk for every disk of the instance, be it
 // attached or not.
 func TestADirectorsSnapshotsAreClean(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "", "")
 	w.cpi = filepath.Join(binaries, "local-cpi")
 	disks := filepath.Join(w.shared, "disks")
@@ -82,6 +83,7 @@ func TestADirectorsSnapshotsAreClean(t *testing.T) {
 }
 
 func TestTheDiskIsFrozenOnlyToThePointInTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, `touch $D/called
 await point
 echo "I, snapshot 'snap-1' of volume 'disk-1' created" >&2
@@ -109,6 +111,7 @@ await answer
 }
 
 func TestALongCallRenewsItsLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "sleep 3\n"+answered("snap-1"), "lease: 1s")
 	w.mustAnswer(w.call(w.request("disk-1")), "snap-1")
 	w.mustThaw()

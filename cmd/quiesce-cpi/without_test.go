@@ -33,6 +33,7 @@ func (w *world) mustGoBy(i int, a answer, alerts func() []string, says string) {
 }
 
 func TestWithoutADaemonThePolicyDecides(t *testing.T) {
+	t.Parallel()
 	for i, p := range policies {
 		t.Run(p.policy, func(t *testing.T) {
 			t.Parallel()
@@ -45,6 +46,7 @@ func TestWithoutADaemonThePolicyDecides(t *testing.T) {
 }
 
 func TestWithAHangingDaemonThePolicyDecides(t *testing.T) {
+	t.Parallel()
 	for i, p := range policies {
 		t.Run(p.policy, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +67,7 @@ func TestWithAHangingDaemonThePolicyDecides(t *testing.T) {
 }
 
 func TestWithoutABusASnapshotIsTakenAllTheSame(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, answered("snap-1"), "")
 	w.bus.Stop()
 	a := w.call(w.request("disk-1"))
@@ -73,12 +76,14 @@ func TestWithoutABusASnapshotIsTakenAllTheSame(t *testing.T) {
 }
 
 func TestADaemonThatRefusesIsHeard(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, answered("snap-1"), "level: stop\npolicy: fail") // which needs a supervisor
 	alerts := w.alerts()
 	w.mustGoBy(2, w.call(w.request("disk-1")), alerts, "supervisor")
 }
 
 func TestAWrongConfigurationLosesNoSnapshot(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, answered("snap-1"), "lease: never")
 	a := w.call(w.request("disk-1"))
 	w.mustGoBy(0, a, nil, "cannot use the configuration "+w.config)

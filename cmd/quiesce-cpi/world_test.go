@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +45,11 @@ var binaries string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // most of them wait
+		fmt.Println(err)
+		return 1
+	}
 	if os.Geteuid() != 0 {
 		fmt.Println("these tests need root: they freeze filesystems")
 		return 1
@@ -101,13 +108,23 @@ func newWorld(t testing.TB, script, settings string) *world {
 	stopThaw, err := loopfs.ThawAfter(w.disk.Mount, safetyThaw)
 	w.must(err)
 	t.Cleanup(stopThaw)
-	w.bus = apitest.NewBus(t, withHealthMonitor)
-	w.bus.Start(t)
+	w.startBus()
 	w.script(script)
 	w.configure(w.bus.URL("director"), settings)
 	t.Cleanup(w.end)
 	w.start(w.bus.URL("agent"))
 	return w
+}
+
+// starting keeps buses from taking each other's ports, which are free for an instant.
+var starting sync.Mutex
+
+func (w *world) startBus() {
+	w.t.Helper()
+	starting.Lock()
+	defer starting.Unlock()
+	w.bus = apitest.NewBus(w.t, withHealthMonitor)
+	w.bus.Start(w.t)
 }
 
 // withHealthMonitor lets the health monitor onto the bus.
@@ -161,6 +178,7 @@ listen: {socket: %[2]s, group: "%[3]d", metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: %[4]s}
 disks: [{cid: disk-1, mounts: [%[5]s]}]
 nats: {urls: ["%[6]s"]}
+processes: {root: %[1]s, hooks: %[1]s/hooks}
 `, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus)
 	config := filepath.Join(w.dir, "q.yml")
 	w.must(os.WriteFile(config, []byte(text), 0o600))
@@ -174,6 +192,16 @@ nats: {urls: ["%[6]s"]}
 	if bus == w.bus.URL("agent") {
 		w.eventually("the daemon is on the bus", w.onBus)
 	}
+}
+
+// slowRest has the VM come to rest only when the file "rest" is there. It makes the file
+// "bringing" when that begins.
+func (w *world) slowRest() {
+	w.t.Helper()
+	hooks := filepath.Join(w.dir, "hooks")
+	w.must(os.Mkdir(hooks, 0o755))
+	text := fmt.Sprintf("#!/bin/sh\ntouch %[1]s/bringing\nuntil [ -e %[1]s/rest ] || [ ! -e %[1]s ]; do sleep 0.02; done\n", w.shared)
+	w.must(os.WriteFile(filepath.Join(hooks, "pre-snapshot"), []byte(text), 0o755))
 }
 
 // onBus says whether the daemon answers there.
