@@ -46,7 +46,7 @@ func (d director) connect(ctx context.Context, config natsapi.Config) (*nats.Con
 	}
 	config.URLs = []string{b.Mbus}
 	config.CA, config.Cert, config.Key = b.NATS.CA, b.NATS.Cert, b.NATS.Key
-	return dialBus(ctx, config)
+	return config.Dial(ctx, "quiesce-cpi")
 }
 
 // dial opens a way to the daemon of a snapshot's VM.

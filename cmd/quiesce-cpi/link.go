@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -50,22 +47,3 @@ func (l *busLink) Call(ctx context.Context, method string, arguments ...any) (js
 
 // Close implements front.Link.
 func (l *busLink) Close() { l.conn.Close() }
-
-// dialBus joins the bus, once.
-func dialBus(ctx context.Context, c natsapi.Config) (*nats.Conn, error) {
-	options := []nats.Option{nats.Name("quiesce-cpi"), nats.NoReconnect(), nats.PingInterval(2 * time.Second)}
-	if until, ok := ctx.Deadline(); ok {
-		options = append(options, nats.Timeout(time.Until(until)))
-	}
-	if c.CA != "" {
-		options = append(options, nats.RootCAs(c.CA))
-	}
-	if c.Cert != "" {
-		options = append(options, nats.ClientCert(c.Cert, c.Key))
-	}
-	conn, err := nats.Connect(strings.Join(c.URLs, ","), options...)
-	if err != nil {
-		return nil, fmt.Errorf("cannot join the bus: %w", err)
-	}
-	return conn, nil
-}

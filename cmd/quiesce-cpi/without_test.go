@@ -71,7 +71,7 @@ func TestWithoutABusASnapshotIsTakenAllTheSame(t *testing.T) {
 	w := newWorld(t, answered("snap-1"), "")
 	w.bus.Stop()
 	a := w.call(w.request("disk-1"))
-	w.mustGoBy(0, a, nil, "cannot join the bus")
+	w.mustGoBy(0, a, nil, "cannot connect to the bus")
 	w.contains("stderr", a.stderr, "cannot tell the health monitor")
 }
 
