@@ -11,7 +11,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 REVISION := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
 PKG      := github.com/prometheus/common/version
 LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
-BINARIES := quiesced quiesced-guard local-cpi
+BINARIES := quiesced quiesced-guard quiesce-cpi local-cpi
 
 .DEFAULT_GOAL := help
 .PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze bench-jobs deps testbed-monit testbed-nats testbed-postgres root clean

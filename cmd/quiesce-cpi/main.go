@@ -32,19 +32,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err != nil {
 		return refuse(stdout, 2, err)
 	}
-	document, err := io.ReadAll(stdin)
+	request, err := front.ReadRequest(stdin)
 	if err != nil {
-		return refuse(stdout, 1, fmt.Errorf("cannot read the request: %w", err))
+		return refuse(stdout, 1, err)
 	}
-	if front.Method(document) == front.MethodSnapshotDisk {
-		if snapshot, err := front.ParseSnapshot(document); err == nil && snapshot.AgentID != "" {
-			ending := take(&front.Front{CPI: path, Stdout: stdout, Stderr: stderr}, config, document, snapshot)
-			if !ending.PassOn {
-				return exit(ending.Status)
-			}
+	if request.Method() == front.MethodSnapshotDisk {
+		f := &front.Front{CPI: path, Stdout: stdout, Stderr: stderr}
+		if ending := take(f, config, request); !ending.PassOn {
+			return exit(ending.Status)
 		}
 	}
-	return refuse(stdout, 1, front.PassOn(path, document))
+	return refuse(stdout, 1, front.PassOn(path, request))
 }
 
 func parse(args []string, stderr io.Writer) (path, config string, err error) {
@@ -65,10 +63,19 @@ func refuse(stdout io.Writer, code int, err error) int {
 	return code
 }
 
-// take takes a snapshot. A signal that would end the program ends first what it
+// take takes a snapshot. What is no director's request for one of a disk that a VM may
+// have is the real CPI's to answer. A signal that would end the program ends first what it
 // began. A reader who is gone (SIGPIPE) is an error of the write, since a hold may
 // have to be ended.
-func take(f *front.Front, config string, document []byte, s front.Snapshot) front.Ending {
+func take(f *front.Front, config string, request *front.Request) front.Ending {
+	document, err := request.Document()
+	if err != nil {
+		return front.Ending{PassOn: true}
+	}
+	s, err := front.ParseSnapshot(document)
+	if err != nil || s.AgentID == "" {
+		return front.Ending{PassOn: true}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

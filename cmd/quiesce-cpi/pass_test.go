@@ -74,12 +74,9 @@ readlink /proc/$$/fd/1 | cut -c1-5 >&2
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			real := filepath.Join(publicDir(t), "cpi")
-			if err := os.WriteFile(real, fmt.Append(nil, "#!/bin/sh\n", tt.script), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			want := callAsWorker(t, tt.request, real)
-			got := callAsWorker(t, tt.request, quiesceCPI, "-config", "/nowhere", "-cpi", real)
+			bare := scriptAt(t, publicDir(t), tt.script)
+			want := callAsWorker(t, tt.request, bare)
+			got := callAsWorker(t, tt.request, quiesceCPI, "-config", "/nowhere", "-cpi", bare)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-bare +ours\n%.4000s", diff)
 			}
@@ -89,12 +86,8 @@ readlink /proc/$$/fd/1 | cut -c1-5 >&2
 
 func TestNothingIsBetweenADirectorAndTheRealCPI(t *testing.T) {
 	t.Parallel()
-	dir := publicDir(t)
-	real := filepath.Join(dir, "cpi")
-	if err := os.WriteFile(real, []byte("#!/bin/sh\necho $$\nreadlink /proc/$$/fd/0 /proc/$$/exe\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := asWorker(exec.Command(filepath.Join(binaries, "quiesce-cpi"), "-cpi", real))
+	bare := scriptAt(t, publicDir(t), "echo $$; readlink /proc/$$/fd/0 /proc/$$/exe")
+	cmd := asWorker(exec.Command(filepath.Join(binaries, "quiesce-cpi"), "-cpi", bare))
 	cmd.Stdin = strings.NewReader(`{"method":"info"}`)
 	out, err := cmd.Output()
 	if err != nil {

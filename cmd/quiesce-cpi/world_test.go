@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -67,7 +68,8 @@ func testMain(m *testing.M) int {
 		fmt.Printf("cannot build: %v\n%s", err, out)
 		return 1
 	}
-	if err := os.Chmod(binaries, 0o755); err != nil {
+	err = os.WriteFile(filepath.Join(binaries, "runner"), []byte(runner), 0o755)
+	if err = errors.Join(err, os.Chmod(binaries, 0o755)); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -142,11 +144,25 @@ func (w *world) must(err error) {
 	}
 }
 
+// runner is a CPI that runs the file "body" beside itself. It is written before any process
+// is started: one that is just being started keeps a file open that is being written, and
+// such a file cannot be run.
+const runner = "#!/bin/sh\n. ${0%/*}/body\n"
+
+// scriptAt makes a script a CPI in a directory.
+func scriptAt(t testing.TB, dir, script string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, "cpi")
+	err := os.WriteFile(filepath.Join(dir, "body"), []byte(script+"\n"), 0o644)
+	if err = errors.Join(err, os.Symlink(filepath.Join(binaries, "runner"), path)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func (w *world) script(body string) {
 	w.t.Helper()
-	w.cpi = filepath.Join(w.dir, "cpi")
-	text := fmt.Sprintf("#!/bin/sh\nD='%s'\nawait() { until [ -e \"$D/$1\" ] || [ ! -e \"$D\" ]; do sleep 0.02; done; }\ncat >$D/request\n%s\n", w.shared, body)
-	w.must(os.WriteFile(w.cpi, []byte(text), 0o755))
+	w.cpi = scriptAt(w.t, w.dir, fmt.Sprintf("D='%s'\nawait() { until [ -e \"$D/$1\" ] || [ ! -e \"$D\" ]; do sleep 0.02; done; }\ncat >$D/request\n%s", w.shared, body))
 }
 
 // answered is the line of a script that answers with a CID.

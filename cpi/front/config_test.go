@@ -11,6 +11,7 @@ import (
 )
 
 func TestTheFirstRuleThatMatchesGivesTheLevel(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		agent string

@@ -45,6 +45,7 @@ func lastTold(t *testing.T, d *daemon) wire.HoldEnd {
 }
 
 func TestASnapshotIsTakenWithTheVMAtRest(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, "echo working >&2\n"+answers+"\nexit 3")
 	s.daemon.answers["quiesce"] = func(_ int, arguments []json.RawMessage) (any, error) {
 		if s.exists("request") {
@@ -80,6 +81,7 @@ func TestASnapshotIsTakenWithTheVMAtRest(t *testing.T) {
 }
 
 func TestWhatHasNothingToBringToRestIsPassedOn(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, document string
 		calls          int
@@ -150,6 +152,7 @@ func running(arguments []json.RawMessage) (any, error) {
 }
 
 func TestThePolicySaysWhatIsDoneWithoutRest(t *testing.T) {
+	t.Parallel()
 	answer := map[front.Policy]string{
 		front.Degrade: "",
 		front.Skip:    `{"result":null,"error":{"type":"Bosh::Clouds::NotImplemented","message":"quiesce-cpi: cannot bring`,
@@ -207,6 +210,7 @@ func mustAlert(t *testing.T, s *stand, says string) {
 }
 
 func TestAHoldThatIsTooSlowIsCancelled(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, answers)
 	failures["it is not at rest in time"].prepare(s)
 	s.take(t, asked)
@@ -216,6 +220,7 @@ func TestAHoldThatIsTooSlowIsCancelled(t *testing.T) {
 }
 
 func TestASignalBeforeTheCPIRunsEndsTheHold(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, answers)
 	ctx, cancel := context.WithCancel(t.Context())
 	s.daemon.answers["quiesce"] = func(_ int, a []json.RawMessage) (any, error) { return running(a) }
@@ -232,6 +237,7 @@ func TestASignalBeforeTheCPIRunsEndsTheHold(t *testing.T) {
 }
 
 func TestASignalEndsTheCPIThatRuns(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, "touch $D/begun\nexec sleep 1000")
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -293,6 +299,7 @@ func links(t *testing.T) (all []string) {
 }
 
 func TestMetadataIsAddedWhereItIsAskedFor(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, answers)
 	s.Config.AddMetadata = true
 	s.take(t, asked)
@@ -305,6 +312,7 @@ func TestMetadataIsAddedWhereItIsAskedFor(t *testing.T) {
 }
 
 func TestACPIThatCannotBeRunIsSaidSo(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, answers)
 	s.CPI = "/nowhere/cpi"
 	if ending := s.take(t, asked); ending.PassOn {

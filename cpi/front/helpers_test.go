@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -140,6 +142,31 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// runner is a CPI that runs the file "body" beside itself. It is written before any process
+// is started: one that is just being started keeps a file open that is being written, and
+// such a file cannot be run.
+var runner string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "front-test-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(dir) }()
+		runner = filepath.Join(dir, "runner")
+		err = os.WriteFile(runner, []byte("#!/bin/sh\nD=${0%/*}\ncat >$D/request\n. $D/body\n"), 0o700)
+	}
+	if err == nil {
+		err = flag.Set("test.parallel", "8") // most of them wait
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return m.Run()
+}
+
 // stand is a front before a CPI that is a shell script, with a scripted daemon.
 type stand struct {
 	front.Front
@@ -155,8 +182,8 @@ func newStand(t *testing.T, script string) *stand {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cpi")
-	text := fmt.Sprintf("#!/bin/sh\nD='%s'\ncat >$D/request\n%s\n", dir, script)
-	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+	err := os.WriteFile(filepath.Join(dir, "body"), []byte(script+"\n"), 0o600)
+	if err = errors.Join(err, os.Symlink(runner, path)); err != nil {
 		t.Fatal(err)
 	}
 	s := &stand{daemon: &daemon{answers: map[string]func(int, []json.RawMessage) (any, error){}}, dir: dir, out: &output{}, log: &output{}}

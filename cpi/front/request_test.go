@@ -2,8 +2,10 @@ package front_test
 
 import (
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -111,4 +113,34 @@ func FuzzParseSnapshot(f *testing.F) {
 			t.Fatalf("%q became %q: %v", document, added, err)
 		}
 	})
+}
+
+func TestARequestIsKeptAsItCame(t *testing.T) {
+	long := strings.Repeat(" ", 200<<10)
+	for _, tt := range []struct{ name, text, method string }{
+		{"nothing", "", ""},
+		{"a director's", asked, "snapshot_disk"},
+		{"a method behind much else", `{"arguments":["` + long + `"],"method":"has_disk"}`, "has_disk"},
+		{"much behind the method", `{"method":"info","arguments":["` + long + `"]}`, "info"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for name, from := range map[string]io.Reader{
+				"at once": strings.NewReader(tt.text), "in pieces": iotest.HalfReader(strings.NewReader(tt.text)),
+				"with its end": iotest.DataErrReader(strings.NewReader(tt.text)),
+			} {
+				r, err := front.ReadRequest(from)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				document, err := r.Document()
+				if string(document) != tt.text || err != nil {
+					t.Errorf("%s: got %d bytes, %v", name, len(document), err)
+				}
+				same(t, "the method, "+name, tt.method, r.Method())
+			}
+		})
+	}
+	if _, err := front.ReadRequest(iotest.ErrReader(io.ErrUnexpectedEOF)); err == nil {
+		t.Error("half a request was taken")
+	}
 }

@@ -24,6 +24,7 @@ func onThaw(t *testing.T, s *stand, name string) {
 }
 
 func TestTheVMIsSetGoingWhenThePointInTimeIsFixed(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, script string }{
 		{"by a line of stderr", "echo \"I, snapshot 'snap-1' of volume 'disk-1' created\" >&2\nawait thawed\n" + answers},
 		{"by a line in pieces", "printf \"snapshot 'snap-1' of vol\" >&2; sleep 0.1; echo \"ume 'disk-1' created\" >&2\nawait thawed\n" + answers},
@@ -46,6 +47,7 @@ func TestTheVMIsSetGoingWhenThePointInTimeIsFixed(t *testing.T) {
 }
 
 func TestOtherLinesDoNotSetTheVMGoing(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, "echo \"snapshot 'snap-1' of volume 'disk-2' created\" >&2\nprintf \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nsleep 0.3\ntouch $D/asleep\n"+answers)
 	s.Config.Release, _ = front.ParseRelease("aws")
 	s.daemon.answers["resume"] = func(_ int, arguments []json.RawMessage) (any, error) {
@@ -58,6 +60,7 @@ func TestOtherLinesDoNotSetTheVMGoing(t *testing.T) {
 }
 
 func TestTheLeaseIsRenewedWhileTheCPIRuns(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, await+"await renewed\n"+answers)
 	s.Config.Lease = 300 * time.Millisecond
 	s.daemon.answers["renew"] = func(before int, arguments []json.RawMessage) (any, error) {
@@ -72,6 +75,7 @@ func TestTheLeaseIsRenewedWhileTheCPIRuns(t *testing.T) {
 }
 
 func TestCallsAreRepeatedOverANewLinkWhenNobodyAnswers(t *testing.T) {
+	t.Parallel()
 	lost := func(times int, otherwise func(before int, a []json.RawMessage) (any, error)) func(int, []json.RawMessage) (any, error) {
 		return func(before int, a []json.RawMessage) (any, error) {
 			if before < times {
@@ -109,6 +113,7 @@ func TestCallsAreRepeatedOverANewLinkWhenNobodyAnswers(t *testing.T) {
 }
 
 func TestASnapshotThatExistsReachesTheDirectorWhateverBecomesOfTheHold(t *testing.T) {
+	t.Parallel()
 	no := false
 	for _, tt := range []struct {
 		name    string
@@ -164,7 +169,27 @@ func TestASnapshotThatExistsReachesTheDirectorWhateverBecomesOfTheHold(t *testin
 	}
 }
 
+// The VM was at rest until the point in time: that is enough for the snapshot.
+func TestADaemonThatIsGoneAfterThePointInTimeCostsNothingButItsCatalogue(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, answers+"\nsleep 0.3")
+	s.Config.Lease = 600 * time.Millisecond
+	s.daemon.answers["resume"] = func(before int, arguments []json.RawMessage) (any, error) {
+		if before == 0 {
+			return reportOf(arguments), nil
+		}
+		return nil, &api.Error{Kind: api.KindUnreachable, Message: "no daemon answers"}
+	}
+	s.take(t, asked)
+	same(t, "stdout", good, s.out.String())
+	contains(t, "stderr", s.log.String(), "at rest (freeze); the VM's daemon could not be told of it: no daemon answers")
+	if len(s.alerts) > 0 {
+		t.Errorf("alerts: %+v", s.alerts)
+	}
+}
+
 func TestTheCPIsAnswerGoesOutAsItIs(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, print, outcome string }{
 		{"an error", `{"result":null,"error":{"type":"Bosh::Clouds::NotSupported","message":"s3cr3t","ok_to_retry":false},"log":""}`, "the CPI answered NotSupported"},
 		{"no JSON", "  s3cr3t\\n", "the CPI gave no answer: it does not begin with a JSON object"},
@@ -189,6 +214,7 @@ func TestTheCPIsAnswerGoesOutAsItIs(t *testing.T) {
 }
 
 func TestWhatTheCPILeavesBehindIsNotWaitedForOnceItHasAnswered(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, answers+"\nsleep 5 & echo $! >$D/left")
 	began := time.Now()
 	s.take(t, asked)
@@ -199,6 +225,7 @@ func TestWhatTheCPILeavesBehindIsNotWaitedForOnceItHasAnswered(t *testing.T) {
 }
 
 func TestStderrGoesOutLive(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, await+"echo one >&2\nawait seen\n"+answers)
 	go func() {
 		for s.log.String() != "one\n" {
@@ -211,6 +238,7 @@ func TestStderrGoesOutLive(t *testing.T) {
 }
 
 func TestTheDirectorsOwnVMIsSetGoingBeforeAnythingGoesToStderr(t *testing.T) {
+	t.Parallel()
 	s := newStand(t, "yes | head -c 1048576 >&2\n"+answers)
 	s.daemon.answers["resume"] = func(before int, arguments []json.RawMessage) (any, error) {
 		if before == 0 {
@@ -226,6 +254,7 @@ func TestTheDirectorsOwnVMIsSetGoingBeforeAnythingGoesToStderr(t *testing.T) {
 }
 
 func TestAReaderWhoDoesNotReadHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	for _, id := range []string{"a-1", "self"} {
 		t.Run(id, func(t *testing.T) {
 			s := newStand(t, "yes | head -c 1048576 >&2\n"+answers)
