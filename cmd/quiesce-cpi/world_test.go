@@ -86,6 +86,8 @@ type world struct {
 	cpi    string // the real one
 	config string // of quiesce-cpi
 
+	certificates string // the director's, as its configuration names them
+
 	daemon *exec.Cmd // nil when it does not run
 	ended  chan struct{}
 	log    *bytes.Buffer
@@ -95,7 +97,7 @@ type world struct {
 // request into $D/request, and settings are added to quiesce-cpi's.
 func newWorld(t testing.TB, script, settings string) *world {
 	t.Helper()
-	w := &world{t: t, log: &bytes.Buffer{}}
+	w := &world{t: t, log: &bytes.Buffer{}, certificates: "{}"}
 	dir, err := os.MkdirTemp("", "quiesce-cpi-world-")
 	w.must(err)
 	w.dir = dir
@@ -115,6 +117,7 @@ func newWorld(t testing.TB, script, settings string) *world {
 	w.configure(w.bus.URL("director"), settings)
 	t.Cleanup(w.end)
 	w.start(w.bus.URL("agent"))
+	w.eventually("the daemon is on the bus", w.onBus)
 	return w
 }
 
@@ -174,7 +177,7 @@ func answered(cid string) string {
 func (w *world) configure(bus, settings string) {
 	w.t.Helper()
 	director := filepath.Join(w.dir, "director.yml")
-	w.must(os.WriteFile(director, fmt.Appendf(nil, `{"name":"mini","port":25556,"mbus":%q,"nats":{}}`, bus), 0o644))
+	w.must(os.WriteFile(director, fmt.Appendf(nil, `{"name":"mini","port":25556,"mbus":%q,"nats":%s}`, bus, w.certificates), 0o644))
 	w.config = filepath.Join(w.dir, "quiesce-cpi.yml")
 	if !strings.Contains(settings, "lease:") {
 		settings += "\nlease: 2s"
@@ -185,17 +188,17 @@ func (w *world) configure(bus, settings string) {
 
 func (w *world) socket() string { return filepath.Join(w.dir, "run", "q.sock") }
 
-// start starts the daemon, with the bus at an address.
-func (w *world) start(bus string) {
+// start starts the daemon, with the bus at an address, and the keys of its certificate.
+func (w *world) start(bus string, certificate ...string) {
 	w.t.Helper()
 	text := fmt.Sprintf(`enable_snapshots: true
 state_dir: %[1]s/state
 listen: {socket: %[2]s, group: "%[3]d", metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: %[4]s}
 disks: [{cid: disk-1, mounts: [%[5]s]}]
-nats: {urls: ["%[6]s"]}
+nats: {urls: ["%[6]s"]%[7]s}
 processes: {root: %[1]s, hooks: %[1]s/hooks}
-`, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus)
+`, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus, strings.Join(certificate, ""))
 	config := filepath.Join(w.dir, "q.yml")
 	w.must(os.WriteFile(config, []byte(text), 0o600))
 	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", config)
@@ -205,9 +208,6 @@ processes: {root: %[1]s, hooks: %[1]s/hooks}
 	w.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(w.daemon, w.ended)
 	w.eventually("the daemon answers", func() bool { _, err := w.client().Info(context.Background()); return err == nil })
-	if bus == w.bus.URL("agent") {
-		w.eventually("the daemon is on the bus", w.onBus)
-	}
 }
 
 // slowRest has the VM come to rest only when the file "rest" is there. It makes the file
