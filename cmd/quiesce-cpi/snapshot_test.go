@@ -117,3 +117,16 @@ func TestALongCallRenewsItsLease(t *testing.T) {
 	w.mustThaw()
 	w.mustCatalogue("snap-1", true)
 }
+
+func TestALevelBelowAFreezeIsWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, answered("snap-1"), "levels: [{deployment: cf, job: db, level: sync}]")
+	alerts := w.alerts()
+	a := w.call(w.request("disk-1"))
+	w.mustAnswer(a, "snap-1")
+	w.contains("stderr", a.stderr, "at rest (sync)")
+	w.mustCatalogue("snap-1", false)
+	if all := alerts(); len(all) > 0 {
+		t.Errorf("alerts: %q", all)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -58,7 +59,7 @@ func (c conclusion) wrong() string {
 		return fmt.Sprintf("whether the hold was broken is not known: %v", c.err)
 	case c.report.Unbroken == nil || !*c.report.Unbroken:
 		return "the hold was broken: " + cmp.Or(c.report.Reason, c.report.Error, "the daemon does not say why")
-	case c.report.Reached != c.report.Asked:
+	case rank(c.report.Reached) < rank(c.report.Asked): // jobs that the director has stopped make it more
 		return fmt.Sprintf("level %s was reached in place of %s: %s", c.report.Reached, c.report.Asked, cmp.Or(c.report.Reason, "the daemon does not say why"))
 	}
 	return ""
@@ -71,3 +72,6 @@ func (c conclusion) severity() Severity {
 	}
 	return SeverityError
 }
+
+// rank compares levels by what they promise.
+func rank(level string) int { return slices.Index(agent.Levels(), agent.Level(level)) }

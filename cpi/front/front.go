@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 
 	"github.com/quiesced/quiesced/agent"
@@ -64,7 +65,7 @@ func (f *Front) Without(ctx context.Context, s Snapshot, err error) Ending {
 	if ctx.Err() != nil {
 		return Ending{Status: syscall.WaitStatus(syscall.SIGTERM)}
 	}
-	text := fmt.Sprintf("cannot bring %s to rest for the snapshot of disk %q: %v", s, s.Disk, err)
+	text := fmt.Sprintf("cannot bring %s to rest for the snapshot of disk %q: %s", s, s.Disk, oneLine(err.Error()))
 	severity := SeverityError
 	if api.KindOf(err) == api.KindNotResumed {
 		severity = SeverityAlert
@@ -99,7 +100,10 @@ func (f *Front) Refuse(e *cpi.Error) Ending {
 }
 
 // say writes a line of our own while nothing is held.
-func (f *Front) say(text string) { _, _ = fmt.Fprintln(f.Stderr, notePrefix+text) }
+func (f *Front) say(text string) { _, _ = fmt.Fprintln(f.Stderr, notePrefix+oneLine(text)) }
+
+// oneLine is for errors that are several.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 func (f *Front) alert(ctx context.Context, a Alert, say func(string)) {
 	ctx, cancel := context.WithTimeout(ctx, f.Config.NoDaemonTimeout)

@@ -82,9 +82,13 @@ func PassOn(cpi string, r *Request) error {
 	return fmt.Errorf("cannot run the CPI %q: %w", cpi, syscall.Exec(cpi, []string{cpi}, os.Environ()))
 }
 
-// memory is a file that is in no directory, on no disk.
+// memory is a file that is in no directory, on no disk. A kernel may be told to have no
+// such file but one that cannot be run, of which those before 6.3 do not know.
 func memory() (*os.File, error) {
-	fd, err := unix.MemfdCreate("request", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("request", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("request", unix.MFD_CLOEXEC)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot keep the request in memory: %w", err)
 	}

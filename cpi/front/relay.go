@@ -74,7 +74,7 @@ func (r *relay) noteLocked(text string) {
 	if r.last != '\n' {
 		r.addLocked([]byte("\n"))
 	}
-	r.addLocked([]byte(notePrefix + text + "\n"))
+	r.addLocked([]byte(notePrefix + oneLine(text) + "\n"))
 }
 
 // open has everything handed on from now on.

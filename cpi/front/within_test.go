@@ -169,6 +169,22 @@ func TestASnapshotThatExistsReachesTheDirectorWhateverBecomesOfTheHold(t *testin
 	}
 }
 
+// The director has stopped the jobs already, as in a job update.
+func TestMoreThanWasAskedForIsWell(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, answers)
+	s.daemon.answers["resume"] = func(_ int, a []json.RawMessage) (any, error) {
+		r := reportOf(a)
+		r.Reached = "stop"
+		return r, nil
+	}
+	s.take(t, asked)
+	contains(t, "stderr", s.log.String(), "at rest (stop)\n")
+	if len(s.alerts) > 0 {
+		t.Errorf("alerts: %+v", s.alerts)
+	}
+}
+
 // The VM was at rest until the point in time: that is enough for the snapshot.
 func TestADaemonThatIsGoneAfterThePointInTimeCostsNothingButItsCatalogue(t *testing.T) {
 	t.Parallel()
