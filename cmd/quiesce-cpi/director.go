@@ -64,13 +64,23 @@ func (d director) dial(ctx context.Context, s front.Snapshot) (front.Link, error
 	if err != nil {
 		return nil, err
 	}
-	l := &busLink{conn: conn, client: natsapi.NewClient(conn, config, s.DirectorUUID), lost: make(chan struct{})}
-	conn.SetDisconnectErrHandler(func(*nats.Conn, error) { l.once.Do(func() { close(l.lost) }) })
-	if !conn.IsConnected() {
-		l.once.Do(func() { close(l.lost) })
-	}
-	return l, nil
+	return busLink{natsapi.NewClient(conn, config, s.DirectorUUID), conn}, nil
 }
+
+// socketLink is the way to a daemon on this machine.
+type socketLink struct{ *httpapi.Client }
+
+// Close implements front.Link. What is idle is closed by the end of the program.
+func (socketLink) Close() {}
+
+// busLink is the way to a daemon over a connection of its own.
+type busLink struct {
+	*natsapi.Client
+	conn *nats.Conn
+}
+
+// Close implements front.Link.
+func (l busLink) Close() { l.conn.Close() }
 
 // alert sends an alert to the health monitor, and returns when the bus has it.
 func (d director) alert(ctx context.Context, a front.Alert) error {

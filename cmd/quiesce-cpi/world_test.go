@@ -193,7 +193,7 @@ func (w *world) start(bus string, certificate ...string) {
 	w.t.Helper()
 	text := fmt.Sprintf(`enable_snapshots: true
 state_dir: %[1]s/state
-listen: {socket: %[2]s, group: "%[3]d", metrics: ""}
+listen: {socket: %[2]s, holders: "%[3]d", metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: %[4]s}
 disks: [{cid: disk-1, mounts: [%[5]s]}]
 nats: {urls: ["%[6]s"]%[7]s}
