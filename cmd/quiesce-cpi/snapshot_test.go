@@ -9,6 +9,7 @@ import (
 
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/cpi/front"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
 func snapshotOf(t testing.TB, request string) front.Snapshot {
@@ -128,5 +129,47 @@ func TestALevelBelowAFreezeIsWhatWasAskedFor(t *testing.T) {
 	w.mustCatalogue("snap-1", false)
 	if all := alerts(); len(all) > 0 {
 		t.Errorf("alerts: %q", all)
+	}
+}
+
+// A director calls for each disk by itself. Jobs that are locked for the first call stay so
+// for the next.
+func TestJobsStayAtRestFromOneDiskToTheNext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "disk=$(grep -o 'disk-[12]' $D/request)\ncp $D/locks $D/locks-$disk\n"+answered("snap-'$disk'"), "level: lock")
+	w.end()
+	second, err := loopfs.Make(w.dir, "second", "ext4", 16<<20)
+	w.must(err)
+	t.Cleanup(func() { w.end(); w.must(second.Close()) })
+	stopThaw, err := loopfs.ThawAfter(second.Mount, safetyThaw)
+	w.must(err)
+	t.Cleanup(stopThaw)
+	w.disks = ", {cid: disk-2, mounts: [" + second.Mount + "]}"
+	for name, word := range map[string]string{"pre-backup-lock": "lock", "post-backup-unlock": "unlock"} {
+		script := filepath.Join(w.dir, "jobs", "db", "bin", "bbr", name)
+		w.must(os.MkdirAll(filepath.Dir(script), 0o755))
+		w.must(os.WriteFile(script, []byte("#!/bin/sh\necho "+word+" >>"+w.shared+"/locks\nchmod 644 "+w.shared+"/locks\n"), 0o755))
+	}
+	w.start(w.bus.URL("agent"))
+	w.eventually("the daemon is on the bus", w.onBus)
+	locks := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(w.shared, name))
+		w.must(err)
+		return string(text)
+	}
+	for _, disk := range []string{"disk-1", "disk-2"} {
+		a := w.call(w.request(disk))
+		w.contains("stdout", a.stdout, `"result":"snap-`+disk+`"`)
+		w.contains("stderr", a.stderr, "at rest (lock)")
+		if got := locks("locks-" + disk); got != "lock\n" {
+			t.Errorf("when %s was snapshotted the jobs had seen %q", disk, got)
+		}
+	}
+	w.eventually("the jobs are unlocked", func() bool { return locks("locks") == "lock\nunlock\n" })
+	w.mustThaw()
+	for _, one := range w.snapshots() {
+		if !one.Clean || one.CID != "snap-"+one.DiskCID {
+			t.Errorf("the catalogue has %+v", one)
+		}
 	}
 }

@@ -82,6 +82,7 @@ type world struct {
 	dir    string // everybody may look into it
 	shared string // a directory of the worker's, $D in its CPI's script
 	disk   *loopfs.FS
+	disks  string // more of them, as the daemon's configuration names them
 	bus    *apitest.Bus
 	cpi    string // the real one
 	config string // of quiesce-cpi
@@ -195,10 +196,10 @@ func (w *world) start(bus string, certificate ...string) {
 state_dir: %[1]s/state
 listen: {socket: %[2]s, holders: "%[3]d", metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: %[4]s}
-disks: [{cid: disk-1, mounts: [%[5]s]}]
+disks: [{cid: disk-1, mounts: [%[5]s]}%[8]s]
 nats: {urls: ["%[6]s"]%[7]s}
 processes: {root: %[1]s, hooks: %[1]s/hooks}
-`, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus, strings.Join(certificate, ""))
+`, w.dir, w.socket(), vcap, apitest.AgentID, w.disk.Mount, bus, strings.Join(certificate, ""), w.disks)
 	config := filepath.Join(w.dir, "q.yml")
 	w.must(os.WriteFile(config, []byte(text), 0o600))
 	w.daemon = exec.Command(filepath.Join(binaries, "quiesced"), "serve", "--config", config)

@@ -31,11 +31,12 @@ type child struct {
 	pattern *regexp.Regexp // of the line that fixes the point in time, nil for none
 	line    []byte         // of stderr, without its end
 
-	fixed  chan struct{} // closed when what the snapshot holds is fixed
+	fixed  chan struct{} // closed when what the snapshot holds is fixed, be there an answer or not
 	fixing sync.Once
-	whole  chan struct{} // closed when a whole answer was on stdout
 
-	ended  context.Context // done when the CPI has ended and its answer is there
+	known  context.Context // done when there is a whole answer, or none to come any more
+	know   func()
+	ended  chan struct{} // closed when the CPI has ended and all that it printed is there
 	status syscall.WaitStatus
 
 	mu     sync.Mutex // guards answer
@@ -65,17 +66,16 @@ func start(path string, document []byte, pattern *regexp.Regexp, stderr io.Write
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot run the CPI %q: %w", path, err), outRead.Close(), errRead.Close())
 	}
-	c := &child{process: process, pattern: pattern, fixed: make(chan struct{}), whole: make(chan struct{})}
-	ended, end := context.WithCancel(context.Background())
-	c.ended = ended
-	go c.watch(outRead, errRead, stderr, end)
+	c := &child{process: process, pattern: pattern, fixed: make(chan struct{}), ended: make(chan struct{})}
+	c.known, c.know = context.WithCancel(context.Background())
+	go c.watch(outRead, errRead, stderr)
 	return c, nil
 }
 
 // watch reads both pipes until a director would be satisfied: to their ends, but
 // for what the CPI left behind.
-func (c *child) watch(stdout, stderr *os.File, relay io.Writer, end func()) {
-	defer end()
+func (c *child) watch(stdout, stderr *os.File, relay io.Writer) {
+	defer close(c.ended)
 	out, errs := make(chan struct{}), make(chan struct{})
 	go func() { defer close(out); c.readAnswer(stdout) }()
 	go func() { defer close(errs); c.readLog(stderr, relay) }()
@@ -83,14 +83,20 @@ func (c *child) watch(stdout, stderr *os.File, relay io.Writer, end func()) {
 	if err == nil {
 		c.status = state.Sys().(syscall.WaitStatus)
 	}
-	c.fix()
 	until := time.Now().Add(leftTime)
 	select {
 	case <-out:
-	case <-c.whole:
+	case <-c.known.Done():
+	case <-time.After(leftTime / 10): // something that it left behind may still answer
+		c.fix()
+	}
+	select {
+	case <-out:
+	case <-c.known.Done():
 		closeAt(stdout, out, until)
 		<-out
 	}
+	c.know()
 	closeAt(stderr, errs, until)
 	<-errs
 	_, _ = stdout.Close(), stderr.Close()
@@ -108,10 +114,9 @@ func closeAt(f *os.File, done <-chan struct{}, until time.Time) {
 
 func (c *child) fix() { c.fixing.Do(func() { close(c.fixed) }) }
 
-// readAnswer keeps what comes on stdout. A whole answer fixes the point in time.
+// readAnswer keeps what comes on stdout.
 func (c *child) readAnswer(from io.Reader) {
 	chunk := make([]byte, 64<<10)
-	var whole sync.Once
 	for {
 		n, err := from.Read(chunk)
 		c.mu.Lock()
@@ -121,8 +126,7 @@ func (c *child) readAnswer(from io.Reader) {
 			return
 		}
 		if c.answered() {
-			c.fix()
-			whole.Do(func() { close(c.whole) })
+			c.know()
 		}
 	}
 }

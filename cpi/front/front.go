@@ -128,10 +128,12 @@ func (f *Front) held(ctx context.Context, h *hold, lease wire.Lease, document []
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.process.Signal(syscall.SIGTERM) })
 	defer stop()
-	h.keep(c.ended, c.fixed, stderr.open)
+	h.keep(c.known, c.fixed, stderr.open)
 	ctx = context.WithoutCancel(ctx)
 	cid, outcome := outcomeOf(s.Disk, c.stdout())
 	report, err := h.end(ctx, outcome)
+	stderr.open()
+	<-c.ended
 	_, wrote := f.Stdout.Write(c.stdout())
 	f.conclude(ctx, conclusion{s, h, lease, cid, report, err}, stderr.note)
 	if wrote != nil {

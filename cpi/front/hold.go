@@ -161,23 +161,23 @@ func (h *hold) cancel(ctx context.Context) {
 	_ = h.try(ctx, func(ctx context.Context, c api.Client) error { return c.Cancel(ctx, h.request.ID) })
 }
 
-// keep renews the lease until ended is done, and tells the daemon when the point in
-// time is fixed. What cannot be told is tried again.
-func (h *hold) keep(ended context.Context, fixed <-chan struct{}, thawed func()) {
+// keep renews the lease until the outcome is known, and tells the daemon when the point
+// in time is fixed before that. What cannot be told is tried again.
+func (h *hold) keep(known context.Context, fixed <-chan struct{}, thawed func()) {
 	next := time.NewTimer(h.request.Lease / 3)
 	defer next.Stop()
 	for {
 		select {
-		case <-ended.Done():
+		case <-known.Done():
 			return
 		case <-fixed:
 			fixed = nil
 		case <-next.C:
 		}
-		if ended.Err() != nil {
+		if known.Err() != nil {
 			return
 		}
-		next.Reset(h.step(ended, fixed == nil, thawed))
+		next.Reset(h.step(known, fixed == nil, thawed))
 	}
 }
 

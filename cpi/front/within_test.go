@@ -29,7 +29,6 @@ func TestTheVMIsSetGoingWhenThePointInTimeIsFixed(t *testing.T) {
 		{"by a line of stderr", "echo \"I, snapshot 'snap-1' of volume 'disk-1' created\" >&2\nawait thawed\n" + answers},
 		{"by a line in pieces", "printf \"snapshot 'snap-1' of vol\" >&2; sleep 0.1; echo \"ume 'disk-1' created\" >&2\nawait thawed\n" + answers},
 		{"by a line behind a mebibyte", "yes | head -c 1048576 >&2; echo \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nawait thawed\n" + answers},
-		{"by a whole answer", answers + "\nawait thawed"},
 		{"by an end that leaves a child", "(await thawed; " + answers + ") &"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,6 +43,20 @@ func TestTheVMIsSetGoingWhenThePointInTimeIsFixed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A CPI that has answered has nothing more to say, and may take its time to end.
+func TestTheOutcomeIsToldWhenTheAnswerIsWhole(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, await+`printf '{"result":"snap-1",'; sleep 0.1; printf '"error":null,"log":""}\n'; echo ending >&2`+"\nawait told\necho ended >&2")
+	s.daemon.answers["resume"] = func(_ int, arguments []json.RawMessage) (any, error) {
+		same(t, "the outcome", `{"snapshots":{"disk-1":"snap-1"}}`, string(arguments[1]))
+		s.signal(t, "told")
+		return reportOf(arguments), nil
+	}
+	s.take(t, strings.Replace(asked, "a-1", "self", 1))
+	same(t, "stdout", good, s.out.String())
+	contains(t, "stderr", s.log.String(), "ending\nended\nquiesce-cpi: snapshot")
 }
 
 func TestOtherLinesDoNotSetTheVMGoing(t *testing.T) {
@@ -141,6 +154,13 @@ func TestASnapshotThatExistsReachesTheDirectorWhateverBecomesOfTheHold(t *testin
 				}
 			}
 		}, "not known: no daemon answers"},
+		{"the disk does not thaw", func(s *stand) {
+			s.daemon.answers["resume"] = func(_ int, a []json.RawMessage) (any, error) {
+				r := reportOf(a)
+				r.Outcome, r.Error = "not_resumed", "it does not start to thaw"
+				return r, nil
+			}
+		}, "it does not start to thaw"},
 		{"less than asked for was reached", func(s *stand) {
 			s.daemon.answers["resume"] = func(_ int, a []json.RawMessage) (any, error) {
 				r := reportOf(a)
@@ -188,7 +208,8 @@ func TestMoreThanWasAskedForIsWell(t *testing.T) {
 // The VM was at rest until the point in time: that is enough for the snapshot.
 func TestADaemonThatIsGoneAfterThePointInTimeCostsNothingButItsCatalogue(t *testing.T) {
 	t.Parallel()
-	s := newStand(t, answers+"\nsleep 0.3")
+	s := newStand(t, "echo \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nsleep 0.3\n"+answers)
+	s.Config.Release, _ = front.ParseRelease("aws")
 	s.Config.Lease = 600 * time.Millisecond
 	s.daemon.answers["resume"] = func(before int, arguments []json.RawMessage) (any, error) {
 		if before == 0 {
