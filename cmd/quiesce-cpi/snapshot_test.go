@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/quiesced/quiesced/cpi"
@@ -172,4 +173,22 @@ func TestJobsStayAtRestFromOneDiskToTheNext(t *testing.T) {
 			t.Errorf("the catalogue has %+v", one)
 		}
 	}
+}
+
+func TestTheExitStatusOfASnapshotIsTheCPIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, ". $D/how", "")
+	for how, want := range map[string]syscall.WaitStatus{
+		"exit 0": 0, "exit 3": 3 << 8,
+		"kill -TERM $$": syscall.WaitStatus(syscall.SIGTERM), "kill -KILL $$": syscall.WaitStatus(syscall.SIGKILL),
+		"kill -SEGV $$": (128 + 11) << 8, "kill -USR1 $$": (128 + 10) << 8,
+	} {
+		w.must(os.WriteFile(filepath.Join(w.shared, "how"), []byte(answered("snap-"+how[len(how)-4:])+"\n"+how+"\n"), 0o644))
+		a := w.call(w.request("disk-1"))
+		if got := a.state.Sys().(syscall.WaitStatus); got != want {
+			t.Errorf("%s: the status is %x, want %x", how, got, want)
+		}
+		w.contains("stdout", a.stdout, `"result":"snap-`)
+	}
+	w.mustThaw()
 }
