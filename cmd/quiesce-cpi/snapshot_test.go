@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/cpi/front"
@@ -191,4 +193,22 @@ func TestTheExitStatusOfASnapshotIsTheCPIs(t *testing.T) {
 		w.contains("stdout", a.stdout, `"result":"snap-`)
 	}
 	w.mustThaw()
+}
+
+// It is asked again and again meanwhile, and is one hold all the same.
+func TestAVMThatComesToRestSlowlyIsWaitedFor(t *testing.T) {
+	for name, of := range map[string]func(string) string{"over the bus": strings.Clone, "over the socket": ofSelf} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, answered("snap-1"), "lease: 2s\nno_daemon_timeout: 500ms")
+			w.slowRest()
+			c := w.begin(of(w.request("disk-1")))
+			w.eventually("the VM is brought to rest", func() bool { return w.exists("bringing") })
+			time.Sleep(3 * time.Second) // longer than the lease, and than each call
+			w.signalCPI("rest")
+			w.mustAnswer(w.endOf(c), "snap-1")
+			w.mustThaw()
+			w.mustCatalogue("snap-1", true)
+		})
+	}
 }

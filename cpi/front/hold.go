@@ -12,14 +12,8 @@ import (
 	"github.com/quiesced/quiesced/agent/wire"
 )
 
-const (
-	// retryWait is the pause after a call that nobody answered.
-	retryWait = 250 * time.Millisecond
-
-	// taskWait is for how long a daemon may wait by its contract before it answers
-	// some calls.
-	taskWait = 30 * time.Second
-)
+// retryWait is the pause after a call that nobody answered.
+const retryWait = 250 * time.Millisecond
 
 // Link is a way to a VM's daemon. Its Call returns early when the way is lost.
 type Link interface {
@@ -62,7 +56,9 @@ func (h *hold) late(who string) error {
 	return &api.Error{Kind: api.KindUnreachable, Message: fmt.Sprintf("no answer from %s within %s", who, h.answer)}
 }
 
-// timed bounds each call by itself.
+// timed bounds each call by itself: what was lost on the way is asked for again before
+// the lease has run out. A daemon that merely takes its time for the VM to come to rest
+// is asked again, too, which changes nothing.
 type timed struct {
 	Link
 	hold *hold
@@ -71,8 +67,8 @@ type timed struct {
 // Call implements api.Caller.
 func (t timed) Call(ctx context.Context, method string, arguments ...any) (json.RawMessage, error) {
 	within := t.hold.answer
-	if api.Waits(method) {
-		within += taskWait
+	if method == "quiesce" || method == "get_task" {
+		within = max(within, t.hold.request.Lease/3)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, within, t.hold.late("the daemon"))
 	defer cancel()
@@ -85,16 +81,19 @@ func answered(err error) bool {
 	return err == nil || errors.As(err, &own) && own.Kind != api.KindUnreachable
 }
 
-// persist repeats a call until it is answered, but gives up when ctx ends or nobody
-// has answered for as long as the lease lasts: then there is no hold any more.
+// persist repeats a call until it is answered, but gives up when ctx ends or the daemon
+// has said nothing for as long as the lease lasts: then there is no hold any more.
 func (h *hold) persist(ctx context.Context, call func(context.Context, api.Client) error) error {
-	lost := time.Now()
+	heard := time.Now()
 	for {
 		err := h.try(ctx, call)
-		if answered(err) || ctx.Err() != nil || time.Since(lost) > h.request.Lease {
+		if answered(err) || ctx.Err() != nil {
 			return err
 		}
-		if pause(ctx, retryWait) != nil {
+		if h.find(ctx) == nil {
+			heard = time.Now()
+		}
+		if time.Since(heard) > h.request.Lease || pause(ctx, retryWait) != nil {
 			return err
 		}
 	}
@@ -113,12 +112,10 @@ func pause(ctx context.Context, wait time.Duration) error {
 // nothing to bring to rest. After any error nothing is held, as far as the daemon
 // could be told.
 func (h *hold) begin(ctx context.Context, within time.Duration) (wire.Lease, error) {
-	limit, cancel := context.WithTimeoutCause(ctx, h.answer, h.late("the daemon"))
-	defer cancel()
-	if err := h.find(limit); err != nil {
+	if err := h.find(ctx); err != nil {
 		return wire.Lease{}, err
 	}
-	ctx, cancel = context.WithTimeoutCause(ctx, within, fmt.Errorf("it was not at rest within %s", within))
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("it was not at rest within %s", within))
 	defer cancel()
 	var lease wire.Lease
 	err := h.persist(ctx, func(ctx context.Context, c api.Client) (err error) {
@@ -136,6 +133,8 @@ func (h *hold) begin(ctx context.Context, within time.Duration) (wire.Lease, err
 
 // find waits for a daemon: whoever answers, be it that we may not ask.
 func (h *hold) find(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, h.answer, h.late("the daemon"))
+	defer cancel()
 	var why error
 	for {
 		err := h.try(ctx, func(ctx context.Context, c api.Client) error {
@@ -185,30 +184,21 @@ func (h *hold) keep(known context.Context, fixed <-chan struct{}, thawed func())
 // until the next step.
 func (h *hold) step(ctx context.Context, fixed bool, thawed func()) time.Duration {
 	const never = 24 * time.Hour
+	if h.over != nil {
+		return never
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, h.request.Lease/3, h.late("the daemon"))
 	defer cancel()
-	var err error
-	switch {
-	case h.over != nil:
-		return never
-	case fixed && h.thawed == nil:
-		var report wire.Report
-		err = h.try(ctx, func(ctx context.Context, c api.Client) (err error) {
-			report, err = c.Resume(ctx, h.request.ID, wire.HoldEnd{})
-			return err
-		})
-		if err == nil {
-			h.thawed = &report
-			thawed()
-		}
-	default:
-		err = h.try(ctx, func(ctx context.Context, c api.Client) error {
-			_, err := c.Renew(ctx, h.request.ID, h.request.Lease)
-			return err
-		})
+	tell := h.renew
+	if fixed && h.thawed == nil {
+		tell = h.thaw
 	}
+	err := h.try(ctx, tell)
 	switch {
 	case err == nil:
+		if h.thawed != nil {
+			thawed()
+		}
 		return h.request.Lease / 3
 	case answered(err) && api.KindOf(err) != api.KindBusy:
 		h.over = err
@@ -216,6 +206,20 @@ func (h *hold) step(ctx context.Context, fixed bool, thawed func()) time.Duratio
 		return never
 	}
 	return retryWait
+}
+
+func (h *hold) renew(ctx context.Context, c api.Client) error {
+	_, err := c.Renew(ctx, h.request.ID, h.request.Lease)
+	return err
+}
+
+// thaw tells that the point in time is fixed.
+func (h *hold) thaw(ctx context.Context, c api.Client) error {
+	report, err := c.Resume(ctx, h.request.ID, wire.HoldEnd{})
+	if err == nil {
+		h.thawed = &report
+	}
+	return err
 }
 
 // end tells the outcome and returns the hold's report.
