@@ -119,4 +119,4 @@ testbed-nats:
 	$(CURDIR)/build/testbed/usr/sbin/nats-server -v >/dev/null || { echo "cannot get nats-server for the tests"; exit 1; }
 
 clean: ## remove what was built
-	rm -rf build
+	rm -rf build packaging/bosh/src

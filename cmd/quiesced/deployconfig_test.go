@@ -2,6 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -147,6 +151,29 @@ func TestReleaseConfiguresQuiesceCPI(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the examples render to (-want +got):\n%s", diff)
 	}
+	config := r.dir + "/config/quiesce-cpi.yml"
+	if said := askQuiesceCPI(t, config); strings.Contains(said, refusesConfig) || !strings.Contains(said, "NotImplemented") {
+		t.Errorf("with that configuration, which says what is done without a daemon, it says\n%s", said)
+	}
+	text := strings.Replace(r.text(t, "config/quiesce-cpi.yml"), `"level"`, `"lewel"`, 1)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := askQuiesceCPI(t, config); !strings.Contains(said, refusesConfig) {
+		t.Errorf("with a wrong configuration it says\n%s", said)
+	}
+}
+
+const refusesConfig = "cannot use the configuration"
+
+// askQuiesceCPI asks for a snapshot on a machine without a daemon, and returns all
+// that is said.
+func askQuiesceCPI(t *testing.T, config string) string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(binaries, "quiesce-cpi"), "-cpi", "/bin/false", "-config", config)
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(selfSnapshot, "disk-1"))
+	out, _ := cmd.CombinedOutput()
+	return string(out)
 }
 
 func TestReleaseRefusesWhatCannotWork(t *testing.T) {

@@ -44,6 +44,7 @@ func (v *deployedVM) taken(args ...string) wire.Report {
 func TestReleaseOnAVM(t *testing.T) {
 	v := newDeployedVM(t)
 	v.isInstalled()
+	v.standsBeforeTheCPIs()
 	v.isUpdatedInMidRun()
 	v.isStartedAgainByMonit()
 	v.isRemoved()
@@ -70,6 +71,31 @@ func (v *deployedVM) isInstalled() {
 	v.is("worker", "OK")
 	if worked := v.worked(); worked != "start stop start" {
 		v.t.Errorf("the worker was told %q", worked)
+	}
+}
+
+// director calls what stands before a CPI, as a director's worker does: with a user's
+// rights, no groups, and nothing in the environment.
+func (v *deployedVM) director(cpi, request string) string {
+	v.t.Helper()
+	return v.m.Do("sh", "-c", `printf %s "$1" | setpriv --reuid=nobody --regid=nogroup --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$2" 2>&1`,
+		"sh", request, "/var/vcap/jobs/quiesce_cpi/bin/"+cpi)
+}
+
+const selfSnapshot = `{"method":"snapshot_disk","arguments":["%s",{"deployment":"self","job":"director","index":0,"director_name":"d","director_uuid":"u","agent_id":"self"}],"context":{"director_uuid":"u","request_id":"cpi-1"},"api_version":2}`
+
+func (v *deployedVM) standsBeforeTheCPIs() {
+	for name, want := range map[string]string{"cpi": "real_cpi", "other_cpi": "other_cpi"} {
+		got := v.director(name, `{"method":"info","arguments":[],"context":{"director_uuid":"u","request_id":"cpi-0"}}`)
+		if got != `{"result":"`+want+`","error":null,"log":""}` {
+			v.t.Errorf("bin/%s answers %s", name, got)
+		}
+	}
+	answer := v.director("cpi", fmt.Sprintf(selfSnapshot, v.cid))
+	var all []wire.Report
+	v.must(json.Unmarshal([]byte(v.m.Do("quiesced", "runs", "--json")), &all))
+	if r := all[0]; !r.Clean || r.Reached != "freeze" || r.Disks[0].SnapshotCID != "real_cpi" {
+		v.t.Errorf("the director's own snapshot is answered with %s, the newest run is %+v", answer, r)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/elf"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,32 @@ func shellcheck(t *testing.T, args ...string) {
 	}
 	if out, err := exec.Command("shellcheck", args...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// An operator prepares the release, and its package's script runs on a stemcell.
+func TestReleasePacksThePrograms(t *testing.T) {
+	script := func(path, dir string, env ...string) {
+		t.Helper()
+		cmd := exec.Command("sh", path)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", path, err, out)
+		}
+	}
+	into := t.TempDir()
+	script("prepare", releaseDir)
+	script(filepath.Join("..", "packages", "quiesced", "packaging"), filepath.Join(releaseDir, "src"), "BOSH_INSTALL_TARGET="+into)
+	for _, name := range []string{"quiesced", "quiesced-guard", "quiesce-cpi"} {
+		program, err := elf.Open(filepath.Join(into, "bin", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		needs, err := program.ImportedLibraries()
+		if err != nil || len(needs) > 0 {
+			t.Errorf("%s needs %q of a stemcell (%v)", name, needs, err)
+		}
+		_ = program.Close()
 	}
 }
 

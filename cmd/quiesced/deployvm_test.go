@@ -16,7 +16,7 @@ import (
 // deployedVM is a VM as a stemcell makes it: with a real systemd, a real monit, and the
 // tree of /var/vcap. The test does what bosh-agent would. Beside quiesced
 // there is the job worker, whose service does nothing and notes when it is started and
-// stopped.
+// stopped; and it is a director's VM, too, with quiesce_cpi and two CPIs.
 type deployedVM struct {
 	*unit
 	address string // of monit
@@ -78,7 +78,7 @@ func newDeployedVM(t *testing.T) *deployedVM {
 		v.write(root, "/var/vcap/bosh/managed_disk_settings.json", v.cid, 0o600)
 		v.must(os.MkdirAll(root+"/var/vcap/store", 0o755))
 		v.must(os.Symlink("/var/vcap/jobs/quiesced/bin/quiesced", root+"/usr/bin/quiesced"))
-		v.apply(root, "1", "quiesced", "worker")
+		v.apply(root, "1", "quiesced", "worker", "quiesce_cpi", "real_cpi", "other_cpi")
 	})
 	v.mountStore()
 	return v
@@ -100,7 +100,7 @@ func (v *deployedVM) write(root, path, text string, mode os.FileMode) {
 func (v *deployedVM) properties() map[string]any {
 	return map[string]any{
 		"enable_snapshots": true,
-		"listen":           map[string]any{"metrics": ""},
+		"listen":           map[string]any{"metrics": "", "holders": "nobody"},
 		"cpi":              map[string]any{"path": v.cpi, "context": map[string]any{"password": "c1oudcow"}},
 		"processes":        map[string]any{"monit": map[string]any{"url": "http://" + v.address}},
 		"bosh":             map[string]any{"removed_after": "500ms"},
@@ -141,13 +141,17 @@ func (v *deployedVM) applyJob(root, version, job string) {
 	case "quiesced":
 		v.must(os.CopyFS(root+dir, os.DirFS(render(v.t, job, v.properties()).dir)))
 		v.applyPackage(root, version)
+	case "quiesce_cpi":
+		v.must(os.CopyFS(root+dir, os.DirFS(render(v.t, job, map[string]any{"cpi": "real_cpi", "cpis": []string{"other_cpi"}}).dir)))
+	default: // a CPI, which answers with its name
+		v.write(root, dir+"/bin/cpi", "#!/bin/sh\ncat >/dev/null\necho '{\"result\":\""+job+"\",\"error\":null,\"log\":\"\"}'\n", 0o755)
 	}
 }
 
 func (v *deployedVM) applyPackage(root, version string) {
 	v.t.Helper()
 	dir := "/var/vcap/data/packages/quiesced/" + version
-	for _, name := range []string{"quiesced", "quiesced-guard"} {
+	for _, name := range []string{"quiesced", "quiesced-guard", "quiesce-cpi"} {
 		v.install(root, dir+"/bin/"+name, filepath.Join(binaries, name), 0o755)
 	}
 	link := root + "/var/vcap/packages/quiesced"

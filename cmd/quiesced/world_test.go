@@ -43,7 +43,7 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = filepath.Join(dir, "bin")
-	build := exec.Command("go", "build", "-o", binaries+"/", "./cmd/quiesced", "./cmd/quiesced-guard", "./cmd/local-cpi", "./cmd/quiesced-demo")
+	build := exec.Command("go", "build", "-o", binaries+"/", "./cmd/quiesced", "./cmd/quiesced-guard", "./cmd/local-cpi", "./cmd/quiesce-cpi", "./cmd/quiesced-demo")
 	build.Dir = filepath.Join("..", "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
