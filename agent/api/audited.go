@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"slices"
 
 	"github.com/quiesced/quiesced/agent/audit"
 )
@@ -39,18 +38,20 @@ func requestID(c Call, value any) string {
 		return t.ID
 	}
 	var list []json.RawMessage
-	if json.Unmarshal(c.Arguments, &list) != nil || len(list) == 0 {
-		return ""
-	}
 	var id string
 	var request struct {
 		ID string `json:"id"`
 	}
-	switch {
-	case slices.Contains([]string{"get_task", "cancel_task", "renew", "resume"}, c.Method):
-		_ = json.Unmarshal(list[0], &id) // what is no id has no name
-	case slices.Contains([]string{"take_snapshot", "plan_snapshot", "quiesce"}, c.Method):
-		_ = json.Unmarshal(list[0], &request)
+	first := func(into any) {
+		if json.Unmarshal(c.Arguments, &list) == nil && len(list) > 0 {
+			_ = json.Unmarshal(list[0], into) // what is no id has no name
+		}
+	}
+	switch c.Method {
+	case "get_task", "cancel_task", "renew", "resume":
+		first(&id)
+	case "take_snapshot", "plan_snapshot", "quiesce":
+		first(&request)
 	}
 	return cmp.Or(id, request.ID)
 }

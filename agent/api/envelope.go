@@ -24,9 +24,10 @@ type exception struct {
 // Encode writes the answer to a call as JSON.
 func Encode(value any, err error) []byte {
 	if err == nil {
-		doc, encErr := json.Marshal(value)
+		doc, encErr := json.Marshal(struct {
+			Value any `json:"value"`
+		}{value})
 		if encErr == nil {
-			doc, _ = json.Marshal(envelope{Value: doc})
 			return doc
 		}
 		err = fmt.Errorf("cannot encode the answer: %w", encErr)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
@@ -44,6 +45,9 @@ type Handler struct {
 	Wait    time.Duration                    // of get_task for a task's end; TaskWait when zero
 	Audit   func(audit.Event)                // is told of every call once it is answered; may be nil
 	tasks   tasks
+
+	reading sync.Once // sets table
+	table   map[string]method
 }
 
 // method is one row of the table.
@@ -83,7 +87,8 @@ func Methods() []string { return slices.Sorted(maps.Keys(methods())) }
 func Waits(name string) bool { return methods()[name].waits }
 
 func (h *Handler) call(ctx context.Context, c Call) (any, error) {
-	m, ok := methods()[c.Method]
+	h.reading.Do(func() { h.table = methods() })
+	m, ok := h.table[c.Method]
 	if err := c.may(m.least); err != nil {
 		return nil, err
 	}
