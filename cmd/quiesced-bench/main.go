@@ -1,8 +1,8 @@
 // quiesced-bench measures, on real filesystems, for how long a freeze holds up
 // whoever writes there: quiesced beside fsfreeze(8), qemu-ga and the bare ioctls
 // in the same run; and for how long jobs are down that a real monit stops and starts,
-// beside a driver that polls as bosh-agent does; and what quiesce-cpi costs before a CPI.
-// It prints medians and ratios, and
+// beside a driver that polls as bosh-agent does; what quiesce-cpi costs before a CPI; and
+// how fast the daemon answers on a bus, beside a subscriber that does nothing else. It prints medians and ratios, and
 // leaves nothing behind. It needs root, and a machine with nothing else to do.
 package main
 
@@ -36,6 +36,7 @@ var roles = map[string]func(args []string, in io.Reader, out io.Writer) error{
 	"spin":   playSpin,
 	"daemon": playDaemon,
 	"job":    playJob,
+	"echo":   playEcho,
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -68,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // options are what is measured.
 type options struct {
-	parts []string // of "stalls", "many", "kill", "jobs", "front"
+	parts []string // of "stalls", "many", "kill", "jobs", "front", "bus"
 	kinds []string // of filesystem
 	sizes []string // MiB dirty before the request
 	modes []string // of "burst", "continuous"
@@ -83,7 +84,7 @@ type options struct {
 func parse(args []string, stderr io.Writer) (options, error) {
 	f := flag.NewFlagSet("quiesced-bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	parts := f.String("parts", "many,kill,stalls", "what to measure; jobs and front are two more")
+	parts := f.String("parts", "many,kill,stalls", "what to measure; jobs, front and bus are more")
 	kinds := f.String("filesystems", "ext4,xfs,btrfs", "on which filesystems")
 	sizes := f.String("sizes", "0,64,512,2048", "MiB that are dirty before the request")
 	modes := f.String("modes", "burst,continuous", "whether the writing goes on")
@@ -124,7 +125,7 @@ func (s *stage) play(ctx context.Context, o options) error {
 	if err := s.build(); err != nil {
 		return err
 	}
-	parts := map[string]func(context.Context, options) error{"many": s.many, "kill": s.kill, "stalls": s.stalls, "jobs": s.jobs, "front": s.front}
+	parts := map[string]func(context.Context, options) error{"many": s.many, "kill": s.kill, "stalls": s.stalls, "jobs": s.jobs, "front": s.front, "bus": s.bus}
 	for _, part := range o.parts {
 		measure, ok := parts[part]
 		if !ok {

@@ -99,22 +99,28 @@ func (s *stage) ours(ctx context.Context, mount string) (method, error) {
 // serve runs a daemon with a configuration, whose CPI is in dir and whose socket is
 // dir/run/q.sock.
 func (s *stage) serve(ctx context.Context, dir, configuration string) (api.Client, error) {
+	_, client, err := s.daemon(ctx, dir, configuration, &complaints{to: os.Stderr})
+	return client, err
+}
+
+// daemon is serve for who wants the process, and its log elsewhere: nil is nowhere.
+func (s *stage) daemon(ctx context.Context, dir, configuration string, log io.Writer) (*exec.Cmd, api.Client, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return api.Client{}, err
+		return nil, api.Client{}, err
 	}
 	script := fmt.Sprintf("#!/bin/sh\nexec %s cpi %s\n", self, dir)
 	config := filepath.Join(dir, "q.yml")
 	if err := os.WriteFile(filepath.Join(dir, "cpi"), []byte(script), 0o700); err != nil {
-		return api.Client{}, err
+		return nil, api.Client{}, err
 	}
 	if err := os.WriteFile(config, []byte(configuration), 0o600); err != nil {
-		return api.Client{}, err
+		return nil, api.Client{}, err
 	}
 	cmd := exec.Command(sibling("quiesced"), "serve", "--config", config)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
-		return api.Client{}, err
+		return nil, api.Client{}, err
 	}
 	s.later(func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -124,9 +130,9 @@ func (s *stage) serve(ctx context.Context, dir, configuration string) (api.Clien
 	client := api.Client{Caller: httpapi.NewClient(filepath.Join(dir, "run", "q.sock"))}
 	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := client.Info(ctx); err == nil {
-			return client, nil
+			return cmd, client, nil
 		} else if time.Now().After(until) {
-			return api.Client{}, err
+			return nil, api.Client{}, err
 		}
 	}
 }
