@@ -37,21 +37,24 @@ func requestID(c Call, value any) string {
 	if t, ok := value.(Task); ok {
 		return t.ID
 	}
-	var list []json.RawMessage
 	var id string
 	var request struct {
 		ID string `json:"id"`
 	}
-	first := func(into any) {
-		if json.Unmarshal(c.Arguments, &list) == nil && len(list) > 0 {
-			_ = json.Unmarshal(list[0], into) // what is no id has no name
-		}
-	}
 	switch c.Method {
 	case "get_task", "cancel_task", "renew", "resume":
-		first(&id)
+		_ = json.Unmarshal(first(c), &id) // what is no id has no name
 	case "take_snapshot", "plan_snapshot", "quiesce":
-		first(&request)
+		_ = json.Unmarshal(first(c), &request)
 	}
 	return cmp.Or(id, request.ID)
+}
+
+// first is a call's first argument, nil for none.
+func first(c Call) json.RawMessage {
+	var list []json.RawMessage
+	if json.Unmarshal(c.Arguments, &list) != nil || len(list) == 0 {
+		return nil
+	}
+	return list[0]
 }

@@ -50,7 +50,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		sleep(ctx, pause/2+rand.N(pause/2))
 		pause = min(2*pause, lastPause)
 	}
-	s.calls.Wait()
+	s.calls.wait()
 	return nil
 }
 
@@ -88,7 +88,7 @@ func (s *Server) attend(ctx context.Context) (served bool, err error) {
 	stop()
 	sending.Wait()
 	if ctx.Err() != nil { // the last answers are sent
-		s.calls.Wait()
+		s.calls.wait()
 		_ = conn.FlushTimeout(flushWait)
 	}
 	if last := conn.LastError(); last != nil {

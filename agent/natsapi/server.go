@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
@@ -28,14 +27,14 @@ type Server struct {
 	alerts  *Alerts
 	log     *slog.Logger
 	slots   map[string]chan struct{} // of each method and of others (""): one token per call under way
-	calls   sync.WaitGroup
+	calls   *workers
 	conn    atomic.Pointer[nats.Conn] // nil while the bus is away
 }
 
 // NewServer makes a server that also sends the alerts, nil for none. It serves
 // nothing before Serve.
 func NewServer(h *api.Handler, c Config, alerts *Alerts, log *slog.Logger) *Server {
-	s := &Server{handler: h, config: c, alerts: alerts, log: log, slots: map[string]chan struct{}{}}
+	s := &Server{handler: h, config: c, alerts: alerts, log: log, calls: newWorkers(), slots: map[string]chan struct{}{}}
 	for _, method := range append(api.Methods(), "") {
 		s.slots[method] = make(chan struct{}, maxCalls)
 		if api.Waits(method) {
@@ -71,7 +70,7 @@ func (s *Server) receive(ctx context.Context, data []byte) {
 		s.reply(m, nil, err)
 		return
 	}
-	s.calls.Go(func() {
+	s.calls.do(func() {
 		defer func() { <-slot }()
 		value, err := s.handler.Call(ctx, call)
 		s.reply(m, value, err)
