@@ -63,7 +63,7 @@ func (s *stage) bus(ctx context.Context, o options) error {
 		}
 		s.later(func() error { conn.Close(); return nil })
 		for _, callers := range []int{1, 16} { // a director's task asks for one thing after the other
-			if err := s.throughput(ctx, o, conn, callers); err != nil {
+			if err := s.throughput(ctx, o, conn, callers, []int{echo.cmd.Process.Pid, daemon.Process.Pid}); err != nil {
 				return err
 			}
 		}
@@ -92,25 +92,27 @@ type served struct {
 }
 
 // throughput measures both in turns.
-func (s *stage) throughput(ctx context.Context, o options, conn *nats.Conn, callers int) error {
+func (s *stage) throughput(ctx context.Context, o options, conn *nats.Conn, callers int, pids []int) error {
 	subjects := []string{echoSubject, "agent." + benchAgent}
-	rates, tails := make([][]float64, 2), make([]series, 2)
+	rates, costs, tails := make([][]float64, 2), make([][]float64, 2), make([]series, 2)
 	for rep := range o.reps + 1 { // the first is for nothing: connections and heaps grow
 		for k := range subjects {
 			at := (rep + k) % len(subjects)
+			used := processor(pids[at])
 			l, err := ask(ctx, conn, subjects[at], callers)
 			if err != nil {
 				return fmt.Errorf("%s: %w", subjects[at], err)
 			}
 			if rep > 0 {
-				rates[at], tails[at] = append(rates[at], l.rate), append(tails[at], l.latencies.at(0.99))
+				cost := (processor(pids[at]) - used).Seconds() * 1e6 / float64(len(l.latencies))
+				rates[at], costs[at], tails[at] = append(rates[at], l.rate), append(costs[at], cost), append(tails[at], l.latencies.at(0.99))
 			}
 		}
 	}
 	s.say("\nstatus on the bus, callers at a time %d, %d runs of %s: median (least to most)\n", callers, o.reps, busTime)
-	s.say("%-9s %-32s %s\n", "", "answers a second", "99th percentile, ms")
+	s.say("%-9s %-32s %-32s %s\n", "", "answers a second", "99th percentile, ms", "processor time of an answer, µs")
 	for at, name := range []string{"echo", "quiesced"} {
-		s.say("%-9s %-32s %s\n", name, spread(rates[at]), tails[at])
+		s.say("%-9s %-32s %-32s %s\n", name, spread(rates[at]), tails[at], spread(costs[at]))
 	}
 	s.say("quiesced over echo: answers %.2f, 99th percentile %.2f\n", median(rates[1])/median(rates[0]), tails[1].over(tails[0]))
 	return nil
