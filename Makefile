@@ -14,7 +14,7 @@ LDFLAGS  := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION)
 BINARIES := quiesced quiesced-guard quiesce-cpi local-cpi
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze bench-jobs deps testbed-monit testbed-nats testbed-postgres root clean
+.PHONY: help build test test-faults test-postgres campaign demo lint fuzz bench bench-freeze bench-jobs bench-director deps testbed-monit testbed-nats testbed-postgres root clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ bench-freeze: root deps build ## measure the application's pause beside fsfreeze
 bench-jobs: root deps build ## measure how long stopped jobs are down beside a driver that polls as bosh-agent does (root, 30 minutes)
 	@CGO_ENABLED=0 go build -trimpath -o build/quiesced-bench ./cmd/quiesced-bench
 	@build/quiesced-bench -parts jobs -reps 5 | tee build/bench-jobs.txt
+
+bench-director: root deps build ## measure what a call of a director costs: through quiesce-cpi, and on the bus beside an echo (root, 5 minutes)
+	@CGO_ENABLED=0 go build -trimpath -o build/quiesced-bench ./cmd/quiesced-bench
+	@build/quiesced-bench -parts front,bus | tee build/bench-director.txt
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes loop devices, mounts filesystems and freezes them"; exit 1; }

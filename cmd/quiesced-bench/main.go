@@ -1,9 +1,9 @@
 // quiesced-bench measures, on real filesystems, for how long a freeze holds up
 // whoever writes there: quiesced beside fsfreeze(8), qemu-ga and the bare ioctls
 // in the same run; and for how long jobs are down that a real monit stops and starts,
-// beside a driver that polls as bosh-agent does; what quiesce-cpi costs before a CPI; and
-// how fast the daemon answers on a bus, beside a subscriber that does nothing else. It prints medians and ratios, and
-// leaves nothing behind. It needs root, and a machine with nothing else to do.
+// beside a driver that polls as bosh-agent does; what quiesce-cpi costs before a CPI;
+// and how fast the daemon answers on a bus, beside a subscriber that does nothing else.
+// It prints medians and ratios, and leaves nothing behind. It needs root, and a machine with nothing else to do.
 package main
 
 import (
