@@ -139,10 +139,10 @@ func actionFailed(c Call, err error) error {
 	return &Error{Kind: KindOf(err), Message: "Action Failed " + c.name() + ": " + err.Error(), Cause: err.Error()}
 }
 
-// text reads a call's argument that is a string.
-func text(c Call, at int) (string, error) {
+// text reads a call's first argument, a string.
+func text(c Call) (string, error) {
 	var s string
-	if err := json.Unmarshal(c.list[at], &s); err != nil {
+	if err := json.Unmarshal(c.list[0], &s); err != nil {
 		return "", invalid(c, "Extracting method arguments from payload: Unmarshalling action argument: %v", err)
 	}
 	return s, nil

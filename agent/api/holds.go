@@ -92,7 +92,7 @@ func fromLease(l agent.Lease) wire.Lease {
 
 // holdID reads the id of a hold that the caller may renew and end.
 func (h *Handler) holdID(c Call) (string, error) {
-	id, err := text(c, 0)
+	id, err := text(c)
 	if err == nil && c.Role != RoleOperator {
 		_, err = h.find(c, id)
 	}

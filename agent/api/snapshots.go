@@ -81,7 +81,7 @@ type Deleted struct {
 }
 
 func (h *Handler) deleteSnapshot(_ context.Context, c Call) (any, error) {
-	cid, err := text(c, 0)
+	cid, err := text(c)
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (t *tasks) find(id string) *task {
 }
 
 func (h *Handler) getTask(ctx context.Context, c Call) (any, error) {
-	id, err := text(c, 0)
+	id, err := text(c)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func taskMessage(c Call, id, result string) string {
 
 // cancelTask cancels a run and answers when it holds nothing any more.
 func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
-	id, err := text(c, 0)
+	id, err := text(c)
 	if err != nil {
 		return nil, err
 	}
