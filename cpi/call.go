@@ -107,7 +107,8 @@ func (c *Call) start(document []byte) error {
 	}
 	defer stdout.Close()
 	defer stderr.Close()
-	in, stdin, err := newInput(document)
+	n := len(document) - 1
+	in, stdin, err := newInput(document[:n], document[n:])
 	if err != nil {
 		return err
 	}

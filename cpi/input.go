@@ -30,7 +30,7 @@ type input struct {
 // newInput returns our end and the child's. The child's is in blocking mode,
 // which programs expect of a standard input; ours is not, so that closing it
 // ends a write that waits.
-func newInput(document []byte) (*input, *os.File, error) {
+func newInput(head, last []byte) (*input, *os.File, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("cannot make a pipe: %w", err)
@@ -41,9 +41,8 @@ func newInput(document []byte) (*input, *os.File, error) {
 		unix.Close(fds[1])
 		return nil, nil, fmt.Errorf("cannot make a pipe: %w", err)
 	}
-	n := len(document) - 1
 	ours := os.NewFile(uintptr(fds[1]), "request to a CPI")
-	return &input{pipe: ours, head: document[:n], last: document[n:]}, child, nil
+	return &input{pipe: ours, head: head, last: last}, child, nil
 }
 
 // feed writes the head, from a goroutine where the pipe may be too small for

@@ -168,7 +168,7 @@ func scriptAt(t testing.TB, dir, script string) (path string) {
 
 func (w *world) script(body string) {
 	w.t.Helper()
-	w.cpi = scriptAt(w.t, w.dir, fmt.Sprintf("D='%s'\nawait() { until [ -e \"$D/$1\" ] || [ ! -e \"$D\" ]; do sleep 0.02; done; }\ncat >$D/request\n%s", w.shared, body))
+	w.cpi = scriptAt(w.t, w.dir, fmt.Sprintf("D='%s'\nawait() { until [ -e \"$D/$1\" ] || [ ! -e \"$D\" ]; do sleep 0.02; done; }\nrequest=$(cat)\ncase $request in *}) ;; *) echo cut short >&2; exit 1;; esac\nprintf %%s \"$request\" >$D/request\n%s", w.shared, body))
 }
 
 // answered is the line of a script that answers with a CID.

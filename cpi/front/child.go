@@ -20,14 +20,18 @@ const (
 	maxLine = 64 << 10
 
 	// leftTime is how long what a CPI left behind may hold its pipes once the CPI has
-	// ended and answered.
+	// ended and answered, and how long a CPI may take to notice that it is not needed.
 	leftTime = time.Second
+
+	// armTime bounds the wait for a CPI to load. Ruby takes seconds.
+	armTime = 10 * time.Second
 )
 
 // child is a run of the real CPI. It is in our process group, so that a signal to
 // the group reaches it as if we were not there.
 type child struct {
 	process *os.Process
+	input   *cpi.Input
 	pattern *regexp.Regexp // of the line that fixes the point in time, nil for none
 	line    []byte         // of stderr, without its end
 
@@ -43,33 +47,57 @@ type child struct {
 	answer []byte     // what came on stdout
 }
 
-// start runs the CPI. What it prints to stderr goes to the relay.
-func start(path string, document []byte, pattern *regexp.Regexp, stderr io.Writer) (*child, error) {
-	request, err := requestFile(document)
+// start runs the CPI, with the first part of its request, of which it can make nothing
+// yet. What it prints to stderr goes to the relay.
+func start(path string, first []byte, pattern *regexp.Regexp, stderr io.Writer) (*child, error) {
+	input, stdin, err := cpi.NewInput(first)
 	if err != nil {
 		return nil, err
 	}
-	defer request.Close()
+	defer stdin.Close()
 	outRead, outWrite, err := os.Pipe()
 	if err != nil {
+		input.Abort()
 		return nil, fmt.Errorf("cannot make a pipe: %w", err)
 	}
 	defer outWrite.Close()
 	errRead, errWrite, err := os.Pipe()
 	if err != nil {
+		input.Abort()
 		return nil, errors.Join(fmt.Errorf("cannot make a pipe: %w", err), outRead.Close())
 	}
 	defer errWrite.Close()
 	process, err := os.StartProcess(path, []string{path}, &os.ProcAttr{
-		Env: os.Environ(), Files: []*os.File{request, outWrite, errWrite},
+		Env: os.Environ(), Files: []*os.File{stdin, outWrite, errWrite},
 	})
 	if err != nil {
+		input.Abort()
 		return nil, errors.Join(fmt.Errorf("cannot run the CPI %q: %w", path, err), outRead.Close(), errRead.Close())
 	}
-	c := &child{process: process, pattern: pattern, fixed: make(chan struct{}), ended: make(chan struct{})}
+	c := &child{process: process, input: input, pattern: pattern, fixed: make(chan struct{}), ended: make(chan struct{})}
 	c.known, c.know = context.WithCancel(context.Background())
 	go c.watch(outRead, errRead, stderr)
 	return c, nil
+}
+
+// arm waits until the CPI has loaded what it needs and reads, but not for long.
+func (c *child) arm(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, armTime)
+	defer cancel()
+	stop := context.AfterFunc(c.known, cancel)
+	defer stop()
+	c.input.Arm(ctx)
+}
+
+// abort ends a CPI that does not get the rest of its request.
+func (c *child) abort() {
+	c.input.Abort()
+	select {
+	case <-c.ended:
+	case <-time.After(leftTime):
+		_ = c.process.Kill()
+		<-c.ended
+	}
 }
 
 // watch reads both pipes until a director would be satisfied: to their ends, but

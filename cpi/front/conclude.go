@@ -13,12 +13,10 @@ import (
 
 // conclusion is all that is known at a hold's end.
 type conclusion struct {
-	snapshot Snapshot
-	hold     *hold
-	lease    wire.Lease
-	cid      string // of the snapshot, "" for none
-	report   wire.Report
-	err      error // why there is no report
+	holding
+	cid    string // of the snapshot, "" for none
+	report wire.Report
+	err    error // why there is no report
 }
 
 // conclude says how the hold ended, and alerts where a snapshot is not what was

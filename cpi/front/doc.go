@@ -2,8 +2,9 @@
 // snapshot of one of its disks is taken.
 //
 // Every method but snapshot_disk goes to the real CPI by execve: the same bytes on
-// standard input, the same environment and pipes, and nothing in between. A
-// snapshot_disk is a hold at the daemon of the disk's VM, the real CPI within it,
+// standard input, the same environment and pipes, and nothing in between. For a
+// snapshot_disk the real CPI is started and given half of its request, so that it
+// loads; then comes a hold at the daemon of the disk's VM, the other half within it,
 // and the CPI's answer, unchanged.
 //
 // What is kept to:

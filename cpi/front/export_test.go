@@ -1,10 +1,14 @@
 package front
 
-import "io"
+import (
+	"io"
+	"slices"
+)
 
-// WithMetadata is withMetadata.
+// WithMetadata is a document with strings added to its metadata.
 func (s *Snapshot) WithMetadata(document []byte, keysAndValues ...string) []byte {
-	return s.withMetadata(document, keysAndValues...)
+	first, second := s.split(document)
+	return slices.Concat(first, s.added(keysAndValues...), second)
 }
 
 // MaxRelay is how much a relay keeps.

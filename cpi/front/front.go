@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -50,14 +51,45 @@ func (f *Front) Snapshot(ctx context.Context, document []byte, s Snapshot) Endin
 		dial:    func(ctx context.Context) (Link, error) { return f.Dial(ctx, s) },
 	}
 	defer h.close()
+	if err := h.find(ctx); err != nil {
+		return f.Without(ctx, s, err)
+	}
+	// The CPI is started before: loading its interpreter would else be the application's
+	// pause.
+	stderr := newRelay(f.Stderr, true)
+	first, second := s.split(document)
+	c, err := f.prepare(ctx, s, first, stderr)
+	if err != nil {
+		return f.Refuse(cpi.Errorf(cpi.CpiError, "%s%v", notePrefix, err))
+	}
 	lease, err := h.begin(ctx, f.Config.QuiesceTimeout)
-	switch {
-	case err == nil:
-		return f.held(ctx, h, lease, document, s)
-	case api.KindOf(err) == api.KindNotAttached:
+	if err == nil {
+		if f.Config.AddMetadata {
+			second = slices.Concat(s.added("quiesced_level", lease.Level, "quiesced_run", h.request.ID), second)
+		}
+		c.input.Send(second)
+		return f.held(ctx, holding{s, h, lease, c, stderr})
+	}
+	c.abort()
+	stderr.drop()
+	stderr.close()
+	if api.KindOf(err) == api.KindNotAttached {
 		return Ending{PassOn: true}
 	}
 	return f.Without(ctx, s, err)
+}
+
+// prepare starts the CPI and has it load.
+func (f *Front) prepare(ctx context.Context, s Snapshot, first []byte, stderr *relay) (*child, error) {
+	pattern, err := f.Config.release(s.Disk)
+	if err != nil {
+		return nil, err
+	}
+	c, err := start(f.CPI, first, pattern, stderr)
+	if err == nil {
+		c.arm(ctx)
+	}
+	return c, err
 }
 
 // Without is a snapshot for which the VM could not be brought to rest.
@@ -113,29 +145,31 @@ func (f *Front) alert(ctx context.Context, a Alert, say func(string)) {
 	}
 }
 
+// holding is a hold with the CPI in it.
+type holding struct {
+	snapshot Snapshot
+	hold     *hold
+	lease    wire.Lease
+	cpi      *child
+	stderr   *relay
+}
+
 // held has the real CPI take the snapshot in a hold.
-func (f *Front) held(ctx context.Context, h *hold, lease wire.Lease, document []byte, s Snapshot) Ending {
-	pattern, err := f.Config.release(s.Disk)
-	if f.Config.AddMetadata {
-		document = s.withMetadata(document, "quiesced_level", lease.Level, "quiesced_run", h.request.ID)
-	}
-	stderr := newRelay(f.Stderr, s.AgentID == Self)
-	c, startErr := start(f.CPI, document, pattern, stderr)
-	if err = errors.Join(err, startErr); err != nil {
-		h.cancel(context.WithoutCancel(ctx))
-		stderr.close()
-		return f.Refuse(cpi.Errorf(cpi.CpiError, "%s%v", notePrefix, err))
-	}
+func (f *Front) held(ctx context.Context, in holding) Ending {
+	c, stderr := in.cpi, in.stderr
 	stop := context.AfterFunc(ctx, func() { _ = c.process.Signal(syscall.SIGTERM) })
 	defer stop()
-	h.keep(c.known, c.fixed, stderr.open)
 	ctx = context.WithoutCancel(ctx)
-	cid, outcome := outcomeOf(s.Disk, c.stdout())
-	report, err := h.end(ctx, outcome)
+	if in.snapshot.AgentID != Self {
+		stderr.open()
+	}
+	in.hold.keep(c.known, c.fixed, stderr.open)
+	cid, outcome := outcomeOf(in.snapshot.Disk, c.stdout())
+	report, err := in.hold.end(ctx, outcome)
 	stderr.open()
 	<-c.ended
 	_, wrote := f.Stdout.Write(c.stdout())
-	f.conclude(ctx, conclusion{s, h, lease, cid, report, err}, stderr.note)
+	f.conclude(ctx, conclusion{in, cid, report, err}, stderr.note)
 	if wrote != nil {
 		stderr.note(fmt.Sprintf("cannot write the answer: %v", wrote))
 	}

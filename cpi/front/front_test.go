@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,7 +277,7 @@ cut -d' ' -f5 /proc/$$/stat >$D/group
 			pipes = append(pipes, pipe)
 		}
 	}
-	if len(pipes) != 2 {
+	if len(pipes) != 3 {
 		t.Errorf("it has %d pipes: %q", len(pipes), pipes)
 	}
 	group, err := syscall.Getpgid(0)
@@ -321,7 +322,44 @@ func TestACPIThatCannotBeRunIsSaidSo(t *testing.T) {
 		t.Errorf("the ending is %+v", ending)
 	}
 	contains(t, "stdout", s.out.String(), "Bosh::Clouds::CpiError", "/nowhere/cpi", "no such file")
-	if n := len(s.daemon.called("cancel_task")); n != 1 {
-		t.Errorf("%d cancellations", n)
+	if n := len(s.daemon.called("quiesce")); n != 0 {
+		t.Errorf("%d holds", n)
+	}
+}
+
+// What a CPI needs to load is no part of the pause.
+func TestTheCPIIsLoadedBeforeTheVMIsBroughtToRest(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, answers)
+	if err := os.WriteFile(filepath.Join(s.dir, "before"), []byte("echo loading >&2\nsleep 0.5\ntouch $D/loaded\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.daemon.answers["quiesce"] = func(_ int, arguments []json.RawMessage) (any, error) {
+		if !s.exists("loaded") || s.exists("request") || s.log.String() != "" {
+			t.Errorf("loaded: %v, called: %v, stderr: %q", s.exists("loaded"), s.exists("request"), s.log)
+		}
+		return leaseOf(arguments)
+	}
+	s.take(t, asked)
+	same(t, "stdout", good, s.out.String())
+	contains(t, "stderr", s.log.String(), "loading\nquiesce-cpi: snapshot")
+}
+
+// A CPI that was loaded for nothing leaves no trace, be it deaf.
+func TestACPIThatIsNotCalledLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, answers)
+	if err := os.WriteFile(filepath.Join(s.dir, "before"), []byte("echo loading >&2\necho $$ >$D/pid\nread line\nexec sleep 1000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.daemon.answers["quiesce"] = func(int, []json.RawMessage) (any, error) {
+		return nil, &api.Error{Kind: api.KindNotAttached, Message: "no such disk"}
+	}
+	if ending := s.take(t, asked); !ending.PassOn {
+		t.Errorf("the ending is %+v", ending)
+	}
+	same(t, "stdout and stderr", "", s.out.String()+s.log.String())
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(s.read(t, "pid"))); !os.IsNotExist(err) {
+		t.Errorf("the CPI is left: %v", err)
 	}
 }

@@ -142,7 +142,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// runner is a CPI that runs the file "body" beside itself. It is written before any process
+// runner is a CPI that runs the file "body" beside itself when it has its request, and
+// "before" before it reads. It is written before any process
 // is started: one that is just being started keeps a file open that is being written, and
 // such a file cannot be run.
 var runner string
@@ -155,7 +156,7 @@ func testMain(m *testing.M) int {
 	if err == nil {
 		defer func() { _ = os.RemoveAll(dir) }()
 		runner = filepath.Join(dir, "runner")
-		err = os.WriteFile(runner, []byte("#!/bin/sh\nD=${0%/*}\ncat >$D/request\n. $D/body\n"), 0o700)
+		err = os.WriteFile(runner, []byte("#!/bin/sh\nD=${0%/*}\n. $D/before\nrequest=$(cat)\ncase $request in *}) ;; *) echo cut short >&2; exit 1;; esac\nprintf %s \"$request\" >$D/request\n. $D/body\n"), 0o700)
 	}
 	if err == nil {
 		err = flag.Set("test.parallel", "8") // most of them wait
@@ -183,7 +184,8 @@ func newStand(t *testing.T, script string) *stand {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cpi")
 	err := os.WriteFile(filepath.Join(dir, "body"), []byte(script+"\n"), 0o600)
-	if err = errors.Join(err, os.Symlink(runner, path)); err != nil {
+	empty := os.WriteFile(filepath.Join(dir, "before"), nil, 0o600)
+	if err = errors.Join(err, empty, os.Symlink(runner, path)); err != nil {
 		t.Fatal(err)
 	}
 	s := &stand{daemon: &daemon{answers: map[string]func(int, []json.RawMessage) (any, error){}}, dir: dir, out: &output{}, log: &output{}}

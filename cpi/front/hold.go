@@ -112,9 +112,6 @@ func pause(ctx context.Context, wait time.Duration) error {
 // nothing to bring to rest. After any error nothing is held, as far as the daemon
 // could be told.
 func (h *hold) begin(ctx context.Context, within time.Duration) (wire.Lease, error) {
-	if err := h.find(ctx); err != nil {
-		return wire.Lease{}, err
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("it was not at rest within %s", within))
 	defer cancel()
 	var lease wire.Lease

@@ -94,19 +94,3 @@ func memory() (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), "request"), nil
 }
-
-// requestFile is a file in memory that holds a request.
-func requestFile(document []byte) (*os.File, error) {
-	f, err := memory()
-	if err != nil {
-		return nil, err
-	}
-	if _, err = f.Write(document); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot keep the request: %w", err)
-	}
-	return f, nil
-}

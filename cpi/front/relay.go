@@ -85,6 +85,13 @@ func (r *relay) open() {
 	r.change.Broadcast()
 }
 
+// drop forgets everything, and hands on nothing any more.
+func (r *relay) drop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken, r.kept, r.lost = true, nil, 0
+}
+
 // close returns when everything was handed on, or nobody reads it any more.
 func (r *relay) close() {
 	r.mu.Lock()
@@ -103,7 +110,7 @@ func (r *relay) handOn() {
 			return
 		}
 		if _, err := r.to.Write(chunk); err != nil {
-			r.giveUp()
+			r.drop()
 		}
 	}
 }
@@ -118,10 +125,4 @@ func (r *relay) next() []byte {
 	chunk := r.kept
 	r.kept = nil
 	return chunk
-}
-
-func (r *relay) giveUp() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.broken, r.kept = true, nil
 }

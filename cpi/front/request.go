@@ -143,19 +143,23 @@ func (s *Snapshot) context(d *json.Decoder) error {
 	})
 }
 
-// withMetadata is the document with strings appended to its metadata, and otherwise
-// the same bytes.
-func (s *Snapshot) withMetadata(document []byte, keysAndValues ...string) []byte {
-	var added []byte
+// split cuts the document before its metadata's end, where something can be added.
+func (s *Snapshot) split(document []byte) (first, second []byte) {
+	return document[:s.end], document[s.end:]
+}
+
+// added is strings as they are added to the metadata.
+func (s *Snapshot) added(keysAndValues ...string) []byte {
+	var text []byte
 	for i := 0; i+1 < len(keysAndValues); i += 2 {
 		if i > 0 || !s.empty {
-			added = append(added, ',')
+			text = append(text, ',')
 		}
 		key, _ := json.Marshal(keysAndValues[i])
 		value, _ := json.Marshal(keysAndValues[i+1])
-		added = append(append(append(added, key...), ':'), value...)
+		text = append(append(append(text, key...), ':'), value...)
 	}
-	return slices.Concat(document[:s.end], added, document[s.end:])
+	return text
 }
 
 // object calls value with each key of the object that comes next; value reads what
