@@ -131,7 +131,7 @@ func callAs(t *testing.T, socket string, cred syscall.Credential, calls ...strin
 	defer self.Close()
 	cmd := exec.Command("/proc/self/fd/3", calls...)
 	cmd.ExtraFiles = []*os.File{self}
-	cmd.Env = []string{callerEnv + "=" + socket}
+	cmd.Env = []string{callerEnv + "=" + socket, "GORACE=atexit_sleep_ms=0"} // under -race a process lingers for a second
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &cred, Pdeathsig: unix.SIGKILL}
 	var stderr bytes.Buffer
