@@ -7,6 +7,11 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 FUZZTIME      ?= 30s
 BENCHCOUNT    ?= 7
 
+# Packages whose tests mostly wait for something: they are tested beside each other. The
+# others, which would overload a small machine, come one after the other.
+WAITING := ./agent/boshvm ./agent/httpapi ./agent/natsapi ./cpi ./cpi/front ./cpi/local \
+  ./quiesce/jobs ./quiesce/monit ./quiesce/systemd
+
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
 PKG      := github.com/prometheus/common/version
@@ -26,7 +31,9 @@ build: ## build the binaries into build/
 test: root deps ## run every test, those that freeze real filesystems too (root)
 	@mkdir -p build
 	go vet ./...
-	@go test -race -p 1 -count=1 -timeout 12m -v ./... > build/test.log 2>&1; status=$$?; \
+	@( go test -race -p 4 -count=1 -timeout 5m -v $(WAITING); waiting=$$?; \
+	  go test -race -p 1 -count=1 -timeout 12m -v $$(go list ./... | grep -vxF "$$(go list $(WAITING))"); others=$$?; \
+	  [ $$waiting = 0 ] && [ $$others = 0 ] ) > build/test.log 2>&1; status=$$?; \
 	grep -E '^(ok|FAIL|---? FAIL|panic:|# )' build/test.log; \
 	grep -qE '^ *--- SKIP' build/test.log && { grep -E '^ *--- SKIP' build/test.log; echo "a test was skipped"; status=1; }; \
 	[ $$status = 0 ] || { grep -vE '^ *(=== |ok |\?|PASS|--- PASS)' build/test.log | tail -n 300; echo "the whole log: build/test.log"; }; \
