@@ -47,7 +47,7 @@ func AlertOf(r agent.Report) (Alert, bool) {
 	case r.Outcome == agent.OutcomeCancelled:
 		return Alert{}, false
 	case r.Unbroken != nil && !*r.Unbroken:
-		a.Severity, a.Title, a.Summary = SeverityError, "a snapshot was not held to its end", either(r.Reason, r.Error)
+		a.Severity, a.Title, a.Summary = SeverityError, "a snapshot was not held to its end", either(r.Error, r.Reason)
 	case r.Outcome == agent.OutcomeFailed:
 		a.Severity, a.Title = SeverityError, "taking a snapshot failed"
 	case r.Outcome == agent.OutcomeSucceeded && !r.Clean && r.Asked.Clean():

@@ -79,7 +79,10 @@ func (a *Alerts) send(ctx context.Context, conn *nats.Conn, log *slog.Logger) {
 		}
 		if err := a.publish(ctx, conn, alert); err != nil {
 			log.Warn("cannot send an alert yet", "alert", alert.ID, "error", err)
-			return
+			if sleep(ctx, lastPause); ctx.Err() != nil {
+				return
+			}
+			continue // the connection may be slow, and not lost
 		}
 		a.sent(alert, dropped)
 	}

@@ -35,6 +35,8 @@ func TestWhichRunsRaiseAnAlert(t *testing.T) {
 		{"a failure", agent.Report{Outcome: agent.OutcomeFailed, Error: "no space"}, natsapi.SeverityError, "taking a snapshot failed", "no space"},
 		{"a hold whose lease ran out", agent.Report{Outcome: agent.OutcomeFailed, Asked: agent.LevelFreeze, Unbroken: &no, Reason: "the lease ran out"},
 			natsapi.SeverityError, "a snapshot was not held to its end", "the lease ran out"},
+		{"a hold that was never at rest", agent.Report{Outcome: agent.OutcomeFailed, Asked: agent.LevelStop, Unbroken: &no, Reason: "no snapshot was taken", Error: "pre-stop failed"},
+			natsapi.SeverityError, "a snapshot was not held to its end", "pre-stop failed"},
 		{"a snapshot that is not clean", agent.Report{Outcome: agent.OutcomeSucceeded, Asked: agent.LevelFreeze, Reason: "deadline"},
 			natsapi.SeverityWarning, "a snapshot is not clean", "deadline"},
 		{"a snapshot that was not to be clean", agent.Report{Outcome: agent.OutcomeSucceeded, Asked: agent.LevelSync, Reason: "level"}, 0, "", ""},
