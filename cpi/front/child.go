@@ -35,8 +35,9 @@ type child struct {
 	pattern *regexp.Regexp // of the line that fixes the point in time, nil for none
 	line    []byte         // of stderr, without its end
 
-	fixed  chan struct{} // closed when what the snapshot holds is fixed, be there an answer or not
+	fixed  chan struct{} // closed when a line of stderr says that the point in time is fixed
 	fixing sync.Once
+	left   chan struct{} // closed when the CPI has ended and what it left behind may still answer
 
 	known  context.Context // done when there is a whole answer, or none to come any more
 	know   func()
@@ -74,7 +75,7 @@ func start(path string, first []byte, pattern *regexp.Regexp, stderr io.Writer) 
 		input.Abort()
 		return nil, errors.Join(fmt.Errorf("cannot run the CPI %q: %w", path, err), outRead.Close(), errRead.Close())
 	}
-	c := &child{process: process, input: input, pattern: pattern, fixed: make(chan struct{}), ended: make(chan struct{})}
+	c := &child{process: process, input: input, pattern: pattern, fixed: make(chan struct{}), left: make(chan struct{}), ended: make(chan struct{})}
 	c.known, c.know = context.WithCancel(context.Background())
 	go c.watch(outRead, errRead, stderr)
 	return c, nil
@@ -96,6 +97,7 @@ func (c *child) abort() {
 	case <-c.ended:
 	case <-time.After(leftTime):
 		_ = c.process.Kill()
+		c.know() // what it left behind is not waited for
 		<-c.ended
 	}
 }
@@ -115,8 +117,8 @@ func (c *child) watch(stdout, stderr *os.File, relay io.Writer) {
 	select {
 	case <-out:
 	case <-c.known.Done():
-	case <-time.After(leftTime / 10): // something that it left behind may still answer
-		c.fix()
+	case <-time.After(leftTime):
+		close(c.left)
 	}
 	select {
 	case <-out:

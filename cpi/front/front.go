@@ -163,7 +163,7 @@ func (f *Front) held(ctx context.Context, in holding) Ending {
 	if in.snapshot.AgentID != Self {
 		stderr.open()
 	}
-	in.hold.keep(c.known, c.fixed, stderr.open)
+	in.hold.keep(c.known, c.fixed, c.left, stderr.open)
 	cid, outcome := outcomeOf(in.snapshot.Disk, c.stdout())
 	report, err := in.hold.end(ctx, outcome)
 	stderr.open()

@@ -157,43 +157,46 @@ func (h *hold) cancel(ctx context.Context) {
 	_ = h.try(ctx, func(ctx context.Context, c api.Client) error { return c.Cancel(ctx, h.request.ID) })
 }
 
-// keep renews the lease until the outcome is known, and tells the daemon when the point
-// in time is fixed before that. What cannot be told is tried again.
-func (h *hold) keep(known context.Context, fixed <-chan struct{}, thawed func()) {
+// errLeft is why the VM was set going before there was an answer.
+var errLeft = errors.New("the CPI ended without an answer, and left behind what might still give one")
+
+// keep renews the lease until the outcome is known. Before that it tells the daemon
+// when the point in time is fixed, or gives the hold up when the CPI has left its work to
+// others: nobody knows when they do it. What cannot be told is tried again.
+func (h *hold) keep(known context.Context, fixed, left <-chan struct{}, thawed func()) {
 	next := time.NewTimer(h.request.Lease / 3)
 	defer next.Stop()
+	tell := h.renew
 	for {
 		select {
 		case <-known.Done():
 			return
 		case <-fixed:
-			fixed = nil
+			fixed, tell = nil, h.thaw
+		case <-left:
+			left, tell = nil, h.giveUp
 		case <-next.C:
 		}
 		if known.Err() != nil {
 			return
 		}
-		next.Reset(h.step(known, fixed == nil, thawed))
+		next.Reset(h.step(known, tell, thawed))
 	}
 }
 
 // step tells the daemon the one thing that it has to know next, and returns the time
 // until the next step.
-func (h *hold) step(ctx context.Context, fixed bool, thawed func()) time.Duration {
+func (h *hold) step(ctx context.Context, tell func(context.Context, api.Client) error, thawed func()) time.Duration {
 	const never = 24 * time.Hour
 	if h.over != nil {
 		return never
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, h.request.Lease/3, h.late("the daemon"))
 	defer cancel()
-	tell := h.renew
-	if fixed && h.thawed == nil {
-		tell = h.thaw
-	}
 	err := h.try(ctx, tell)
 	switch {
 	case err == nil:
-		if h.thawed != nil {
+		if h.thawed != nil || h.over != nil {
 			thawed()
 		}
 		return h.request.Lease / 3
@@ -210,11 +213,26 @@ func (h *hold) renew(ctx context.Context, c api.Client) error {
 	return err
 }
 
-// thaw tells that the point in time is fixed.
+// thaw tells that the point in time is fixed, and renews the lease once that was told.
 func (h *hold) thaw(ctx context.Context, c api.Client) error {
+	if h.thawed != nil {
+		return h.renew(ctx, c)
+	}
 	report, err := c.Resume(ctx, h.request.ID, wire.HoldEnd{})
 	if err == nil {
 		h.thawed = &report
+	}
+	return err
+}
+
+// giveUp has the VM set going before the point in time is fixed, unless that was told.
+func (h *hold) giveUp(ctx context.Context, c api.Client) error {
+	if h.thawed != nil {
+		return h.renew(ctx, c)
+	}
+	err := c.Cancel(ctx, h.request.ID)
+	if err == nil {
+		h.over = errLeft
 	}
 	return err
 }
