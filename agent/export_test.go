@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"time"
 
 	"github.com/quiesced/quiesced/quiesce"
@@ -27,4 +28,17 @@ func (a *Agent) WindowTurned(at time.Time) { a.windowTurned(at) }
 func (a *Agent) Lock() (unlock func()) {
 	a.mu.Lock()
 	return a.mu.Unlock
+}
+
+// BeginLease begins a hold's lease, as its run does once everything is at rest, and says
+// whether the holder's word is in time.
+func (r *Run) BeginLease() (inTime func() bool) {
+	r.hold.begin(Lease{ID: r.ID()})
+	return r.hold.inTime
+}
+
+// Hold is a hold that no agent knows.
+func Hold(r Request) (run *Run, tell func(HoldEnd)) {
+	run = newRun(context.Background(), r)
+	return run, run.hold.tell
 }

@@ -41,16 +41,9 @@ func (p *performer) publish(report Report) {
 // under one CID cannot both be deleted, and the director's database would not
 // take the second.
 func (p *performer) rejectRepeated() {
-	owner := map[string]string{}
-	known, err := p.agent.Snapshots()
+	owner, err := p.agent.owners(p.run.ID())
 	if err != nil {
 		p.agent.Log.Error("cannot compare the new CIDs with the catalogue", "run", p.run.ID(), "error", err)
-	}
-	for _, s := range known {
-		if s.RunID == p.run.ID() {
-			continue
-		}
-		owner[s.CID] = fmt.Sprintf("the snapshot of disk %q in run %s", s.DiskCID, s.RunID)
 	}
 	for _, c := range p.calls {
 		if c.cid == "" {
@@ -63,6 +56,19 @@ func (p *performer) rejectRepeated() {
 		}
 		owner[c.cid] = fmt.Sprintf("the snapshot of disk %q in this run", c.disk)
 	}
+}
+
+// owners are the snapshots of other runs than one, by their CIDs, in words. It is
+// there with an error, too.
+func (a *Agent) owners(but string) (map[string]string, error) {
+	owner := map[string]string{}
+	known, err := a.Snapshots()
+	for _, s := range known {
+		if s.RunID != but && s.CID != "" {
+			owner[s.CID] = fmt.Sprintf("the snapshot of disk %q in run %s", s.DiskCID, s.RunID)
+		}
+	}
+	return owner, err
 }
 
 // report says what happened. Its error and outcome come from the steps, its

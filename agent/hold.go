@@ -55,6 +55,7 @@ type hold struct {
 	timer   *time.Timer   // guarded by mu: ends the lease
 	end     HoldEnd       // guarded by mu
 	cut     error         // guarded by mu: why the holder's word is not waited for any more, nil while it is
+	kept    bool          // guarded by mu: he said that the point in time is fixed while he had the lease
 	report  *Report       // guarded by mu: the newest
 }
 
@@ -105,12 +106,32 @@ func (h *hold) tell(end HoldEnd) {
 		return
 	}
 	if !isClosed(h.fixed) {
+		h.kept = h.kept || isClosed(h.atRest)
 		close(h.fixed)
 	}
 	if end.outcome() {
 		h.end = HoldEnd{Snapshots: maps.Clone(end.Snapshots), Err: end.Err}
 		h.over()
 	}
+}
+
+// adopt is tell for a word that an earlier daemon had while its holder had the lease.
+func (h *hold) adopt(end HoldEnd) {
+	h.mu.Lock()
+	h.kept = true
+	h.mu.Unlock()
+	h.tell(end)
+}
+
+// inTime says whether the holder said that the point in time is fixed while he had the
+// lease; a CPI always does.
+func (h *hold) inTime() bool {
+	if h == nil {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.kept
 }
 
 // cutOff ends the hold without the holder.

@@ -120,7 +120,7 @@ func checkEnd(r Request, end HoldEnd) error {
 }
 
 // amend records what a holder told after its hold had ended without it: the
-// snapshot is there, if not a clean one.
+// snapshot is there, and clean if its point in time was told before.
 func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 	if !report.lacks(end) {
 		return report, nil
@@ -134,6 +134,9 @@ func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 	if !ok || record.Report == nil {
 		return report, ErrUnknownTask
 	}
+	if err := a.refuseRepeated(run.ID(), end); err != nil {
+		return report, err
+	}
 	record.settle(end)
 	if err := a.put(record); err != nil {
 		return report, fmt.Errorf("cannot record the snapshot of run %s: %w", run.ID(), err)
@@ -141,6 +144,20 @@ func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 	a.Log.Warn("the holder told what became of its snapshot after the hold had ended", "run", run.ID())
 	run.amend(*record.Report)
 	return *record.Report, nil
+}
+
+// refuseRepeated refuses a CID that another run's snapshot has.
+func (a *Agent) refuseRepeated(id string, end HoldEnd) error {
+	owners, err := a.owners(id)
+	if err != nil {
+		a.Log.Error("cannot compare the new CIDs with the catalogue", "run", id, "error", err)
+	}
+	for disk, cid := range end.Snapshots {
+		if other, taken := owners[cid]; taken {
+			return refuse("snapshots", "the CID %q of disk %q's snapshot belongs to %s", cid, disk, other)
+		}
+	}
+	return nil
 }
 
 // lacks says that the report does not know yet what a holder tells.
@@ -164,6 +181,7 @@ func (r *Report) lacks(end HoldEnd) bool {
 func (r *Record) settle(end HoldEnd) {
 	report := *r.Report
 	report.Disks = slices.Clone(report.Disks)
+	kept := report.Unbroken != nil && *report.Unbroken && report.Reason == ""
 	for disk := range end.Snapshots {
 		if !slices.ContainsFunc(report.Disks, func(d DiskResult) bool { return d.CID == disk }) {
 			report.Disks = append(report.Disks, DiskResult{CID: disk, Unresolved: true})
@@ -183,7 +201,7 @@ func (r *Record) settle(end HoldEnd) {
 		cid, told := end.Snapshots[d.CID]
 		switch {
 		case told:
-			d.SnapshotCID, d.Unresolved, d.Error = cid, false, ""
+			d.SnapshotCID, d.Clean, d.Unresolved, d.Error = cid, kept, false, ""
 			left = append(left, r.snapshotOf(*d, report, SnapshotKnown, report.Reason))
 		case end.Err != "":
 			d.Unresolved, d.Error = false, (&HolderError{end.Err}).Error()
@@ -191,12 +209,13 @@ func (r *Record) settle(end HoldEnd) {
 			left = append(left, r.snapshotOf(*d, report, SnapshotUnresolved, d.Error))
 		}
 	}
+	report.Clean = !slices.ContainsFunc(report.Disks, func(d DiskResult) bool { return !d.Clean })
 	r.Report, r.Snapshots = &report, left
 }
 
 func (r *Record) snapshotOf(d DiskResult, report Report, state SnapshotState, note string) Snapshot {
 	return Snapshot{
-		CID: d.SnapshotCID, DiskCID: d.CID, State: state, Level: report.Reached, Trigger: report.Trigger,
+		CID: d.SnapshotCID, DiskCID: d.CID, State: state, Clean: d.Clean, Level: report.Reached, Trigger: report.Trigger,
 		RunID: report.ID, By: report.By, Created: r.Started, Note: note,
 	}
 }
@@ -250,6 +269,5 @@ func (p *performer) takeAnswers() {
 // unbroken says whether the instance was at rest until the holder said that the point
 // in time is fixed.
 func (p *performer) unbroken() bool {
-	h := p.run.hold
-	return p.told() && isClosed(h.fixed) && h.cutOffErr() == nil && p.broken() == "" && p.moved == ""
+	return p.told() && p.run.hold.inTime() && p.broken() == "" && p.moved == ""
 }

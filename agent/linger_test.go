@@ -234,6 +234,40 @@ func TestHoldsAreKnownToTheNextDaemon(t *testing.T) {
 	}
 }
 
+func TestHoldWhosePointInTimeWasToldIsCleanForTheNextDaemon(t *testing.T) {
+	in := newInstance(t)
+	run := in.hold("hold-1", apitest.DiskCID)
+	_, err := in.Agent.ResumeHold(t.Context(), "hold-1", agent.HoldEnd{})
+	in.must(err)
+	apitest.Eventually(t, "its outcome alone is missing", func() bool { return run.Phase() == agent.PhaseSnapshot })
+	in.Restart(t)
+	in.idle()
+	report := in.resume("hold-1", apitest.DiskCID)
+	in.atRest(report, running, "")
+	if !report.Clean || !*report.Unbroken || report.Reached != agent.LevelStop {
+		t.Errorf("the report is %+v", report)
+	}
+}
+
+func TestWhatAHolderSaysBeforeTheRestDoesNotCount(t *testing.T) {
+	for name, test := range map[string]struct {
+		before, want bool
+	}{"before the lease": {true, false}, "within the lease": {false, true}} {
+		t.Run(name, func(t *testing.T) {
+			run, tell := agent.Hold(agent.Request{ID: "hold-1", Lease: time.Minute})
+			end := agent.HoldEnd{Snapshots: map[string]string{"disk-1": "snap-1"}}
+			if test.before {
+				tell(end)
+			}
+			inTime := run.BeginLease()
+			tell(end)
+			if inTime() != test.want {
+				t.Errorf("in time: %t", inTime())
+			}
+		})
+	}
+}
+
 func TestHoldThatLingersIsGoneOnWithByTheNextDaemon(t *testing.T) {
 	in := newTwoDisks(t)
 	in.hold("hold-1", apitest.DiskCID)

@@ -296,7 +296,7 @@ func (p *performer) window(ctx context.Context) error {
 			p.guard.Beat()
 			p.agent.windowTurned(time.Now())
 		case c := <-p.fixed:
-			c.inWindow = p.run.hold.cutOffErr() == nil
+			c.inWindow = p.run.hold.inTime()
 			held--
 		case <-p.guard.Done():
 			return nil
@@ -321,7 +321,7 @@ func (p *performer) holdJobs(ctx context.Context) error {
 	for held := len(p.calls); held > 0; held-- {
 		select {
 		case c := <-p.fixed:
-			c.inWindow = p.run.hold.cutOffErr() == nil
+			c.inWindow = p.run.hold.inTime()
 		case <-limit.C:
 			p.moved = errTooEarly.Error()
 			return nil // the CPI is ended for it

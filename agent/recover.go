@@ -171,9 +171,12 @@ func (p *performer) adoptHolder(c *call) {
 	for _, s := range p.record.Snapshots {
 		if s.DiskCID == c.disk && s.State == SnapshotKnown {
 			c.cid = s.CID
-			p.run.hold.tell(HoldEnd{Snapshots: map[string]string{c.disk: s.CID}})
+			p.run.hold.adopt(HoldEnd{Snapshots: map[string]string{c.disk: s.CID}})
 			return
 		}
+	}
+	if f := p.record.Freeze; f != nil && f.Broken == "" {
+		p.run.hold.adopt(HoldEnd{})
 	}
 	c.err = fmt.Errorf("the holder did not tell what became of it: %w", errCutOff)
 }
@@ -335,6 +338,8 @@ func (a *Agent) retryUnsaved() {
 		return
 	}
 	defer a.release()
+	a.edit.Lock() // a holder may tell late what such a record lacks
+	defer a.edit.Unlock()
 	for _, r := range a.waiting() {
 		if a.put(r) == nil {
 			a.Log.Info("recorded the run", "run", r.Request.ID)

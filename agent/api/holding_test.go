@@ -22,6 +22,8 @@ var holds = []struct {
 	{"what is told of a hold can be told again", testHoldAgain},
 	{"a hold that is asked for again is joined", testHoldJoined},
 	{"a lease that runs out resumes, and what comes late is recorded", testLeaseRunsOut},
+	{"a lease that runs out after the point in time costs the snapshot nothing", testLeaseRunsOutLater},
+	{"a CID that another snapshot has is not taken late", testLateCIDRepeated},
 	{"a lease is renewed", testLeaseRenewed},
 	{"a hold whose point in time is fixed is thawed before its outcome", testReleased},
 	{"a hold that came to nothing has no snapshot", testHoldFailed},
@@ -159,6 +161,57 @@ func testLeaseRunsOut(t *testing.T, d *apitest.Daemon, c api.Client) {
 	}
 	catalogued(t, c, "snap-7", "known", false)
 	same(t, report2(t, c, "hold-1"), late.Disks[0].SnapshotCID)
+}
+
+func testLeaseRunsOutLater(t *testing.T, d *apitest.Daemon, c api.Client) {
+	r := hold("hold-1")
+	r.Lease = 500 * time.Millisecond
+	quiesce(t, d, c, r)
+	first, err := c.Resume(t.Context(), "hold-1", wire.HoldEnd{})
+	no(t, err)
+	same(t, true, *first.Unbroken)
+	over(t, c)
+	_, err = c.Report(t.Context(), "hold-1")
+	x := fails(t, err, api.KindFailed, "the lease ran out")
+	if x.Report == nil || x.Report.Clean || !*x.Report.Unbroken || !x.Report.Disks[0].Unresolved {
+		t.Errorf("the report is %+v", x.Report)
+	}
+	late, err := c.Resume(t.Context(), "hold-1", snapped("snap-7"))
+	no(t, err)
+	if !late.Clean || !*late.Unbroken || late.Reached != "freeze" || late.Disks[0].Unresolved {
+		t.Errorf("the report is %+v", late)
+	}
+	catalogued(t, c, "snap-7", "known", true)
+}
+
+func testLateCIDRepeated(t *testing.T, d *apitest.Daemon, c api.Client) {
+	quiesce(t, d, c, hold("hold-1"))
+	_, err := c.Resume(t.Context(), "hold-1", snapped("snap-7"))
+	no(t, err)
+	r := hold("hold-2")
+	r.Lease = 100 * time.Millisecond
+	_, err = c.Quiesce(t.Context(), r)
+	no(t, err)
+	over(t, c)
+	_, err = c.Report(t.Context(), "hold-2")
+	fails(t, err, api.KindFailed, "the lease ran out")
+	_, err = c.Resume(t.Context(), "hold-2", snapped("snap-7"))
+	fails(t, err, api.KindRefused, `"snap-7"`)
+	all, err := c.Snapshots(t.Context())
+	no(t, err)
+	if len(all) != 2 || all[1].State != "unresolved" {
+		t.Errorf("the catalogue is %+v", all)
+	}
+}
+
+// over waits until nothing holds the VM any more.
+func over(t *testing.T, c api.Client) {
+	t.Helper()
+	apitest.Eventually(t, "the hold is over", func() bool {
+		s, err := c.Status(t.Context())
+		no(t, err)
+		return s.Work == ""
+	})
 }
 
 // report2 is the CID in the report of a run that failed.

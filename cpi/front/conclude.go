@@ -48,17 +48,20 @@ func (f *Front) conclude(ctx context.Context, c conclusion, say func(string)) {
 // wrong says why the snapshot is not what was asked for, "" if it is.
 func (c conclusion) wrong() string {
 	first := c.hold.thawed
+	kept := first != nil && first.Unbroken != nil && *first.Unbroken // until the point in time
 	switch {
-	case c.err != nil && first != nil && first.Unbroken != nil && *first.Unbroken:
-		return "" // it was at rest until the point in time
+	case c.err != nil && kept:
+		return ""
 	case c.err != nil && c.hold.over != nil:
 		return fmt.Sprintf("the hold was broken (%v), and its end could not be told: %v", c.hold.over, c.err)
 	case c.err != nil:
 		return fmt.Sprintf("whether the hold was broken is not known: %v", c.err)
-	case c.report.Unbroken == nil || !*c.report.Unbroken:
+	case !kept && (c.report.Unbroken == nil || !*c.report.Unbroken):
 		return "the hold was broken: " + cmp.Or(c.report.Reason, c.report.Error, "the daemon does not say why")
 	case rank(c.report.Reached) < rank(c.report.Asked): // jobs that the director has stopped make it more
 		return fmt.Sprintf("level %s was reached in place of %s: %s", c.report.Reached, c.report.Asked, cmp.Or(c.report.Reason, "the daemon does not say why"))
+	case kept && c.report.Outcome == string(agent.OutcomeFailed): // after that, as where the lease ran out
+		return ""
 	case c.cid != "" && c.report.Error != "":
 		return c.report.Error
 	}

@@ -246,6 +246,27 @@ func TestADaemonThatIsGoneAfterThePointInTimeCostsNothingButItsCatalogue(t *test
 	}
 }
 
+// The daemon has waited for the outcome no longer than the lease.
+func TestALeaseThatRunsOutAfterThePointInTimeCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, await+"echo \"snapshot 'snap-1' of volume 'disk-1' created\" >&2\nawait thawed\n"+answers)
+	s.Config.Release, _ = front.ParseRelease("aws")
+	s.daemon.answers["resume"] = func(before int, arguments []json.RawMessage) (any, error) {
+		r := reportOf(arguments)
+		if before == 0 {
+			s.signal(t, "thawed")
+		} else {
+			r.Outcome, r.Error = "failed", "the lease ran out"
+		}
+		return r, nil
+	}
+	s.take(t, asked)
+	contains(t, "stderr", s.log.String(), "at rest (freeze)\n")
+	if len(s.alerts) > 0 {
+		t.Errorf("alerts: %+v", s.alerts)
+	}
+}
+
 func TestTheCPIsAnswerGoesOutAsItIs(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, print, outcome string }{
