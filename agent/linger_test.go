@@ -268,6 +268,40 @@ func TestWhatAHolderSaysBeforeTheRestDoesNotCount(t *testing.T) {
 	}
 }
 
+// The director takes the jobs in the very moment in which one hold hands them to the next.
+func TestJobsAreYieldedBetweenTwoHolds(t *testing.T) {
+	var in *instance
+	asked := 0 // the disks were asked for
+	yielded := make(chan error, 1)
+	in = newTwoDisks(t, func(s *agent.Settings) {
+		disks := s.Disks
+		s.Attached = func() ([]quiesce.Disk, error) {
+			if asked--; asked == 0 {
+				go func() { yielded <- in.Agent.Yield(t.Context()) }()
+				time.Sleep(300 * time.Millisecond) // it has cancelled the first
+			}
+			return disks, nil
+		}
+	})
+	in.hold("hold-1", apitest.DiskCID)
+	in.resume("hold-1", apitest.DiskCID)
+	asked = 2 // by the request, and by the hand-over
+	run, err := in.Agent.Take(t.Context(), agent.Request{ID: "hold-2", Level: agent.LevelStop, Disks: []string{"disk-2"}, Lease: time.Minute, Wait: true})
+	in.must(err)
+	in.must(<-yielded)
+	select {
+	case <-run.Resumed():
+	default:
+		t.Error("the director goes on and the second hold has the jobs")
+		run.Cancel()
+	}
+	in.directorStops()
+	in.idle()
+	in.must(in.Agent.Unyield())
+	in.again()
+	in.atRest(agent.Report{}, map[string]jobs.State{"db": jobs.Stopped, "proxy": jobs.Stopped}, "director")
+}
+
 func TestHoldThatLingersIsGoneOnWithByTheNextDaemon(t *testing.T) {
 	in := newTwoDisks(t)
 	in.hold("hold-1", apitest.DiskCID)

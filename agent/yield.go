@@ -25,17 +25,18 @@ func (a *Agent) Yield(ctx context.Context) error {
 		return fmt.Errorf("cannot remember that the director has the jobs: %w", err)
 	}
 	a.Log.Info("yielding the jobs to the director")
-	run := a.holderRun()
-	if run == nil || isClosed(run.Resumed()) {
-		return nil
-	}
-	run.cancel(ErrYielded)
-	select {
-	case <-run.Resumed():
-		return nil
-	case <-ctx.Done():
-		phase, since := run.Progress()
-		return &BusyError{Work: "run " + run.ID() + ", which has not let go of everything yet", Phase: phase, Since: since}
+	for { // what one hold held may be another's by now
+		run := a.holderRun()
+		if run == nil || isClosed(run.Resumed()) {
+			return nil
+		}
+		run.cancel(ErrYielded)
+		select {
+		case <-run.Resumed():
+		case <-ctx.Done():
+			phase, since := run.Progress()
+			return &BusyError{Work: "run " + run.ID() + ", which has not let go of everything yet", Phase: phase, Since: since}
+		}
 	}
 }
 
