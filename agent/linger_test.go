@@ -268,6 +268,32 @@ func TestWhatAHolderSaysBeforeTheRestDoesNotCount(t *testing.T) {
 	}
 }
 
+// A lock is gone with the process that the director has stopped.
+func TestALockIsNotHandedOnOnceTheDirectorHasTheJobs(t *testing.T) {
+	in := newTwoDisks(t)
+	in.script("db", "bbr/pre-backup-lock", "")
+	in.script("db", "bbr/post-backup-unlock", "")
+	hold := func(id, disk string) *agent.Run {
+		run, err := in.Agent.Take(t.Context(), agent.Request{ID: id, Level: agent.LevelLock, Disks: []string{disk}, Lease: time.Minute, Wait: true})
+		in.must(err)
+		select {
+		case <-run.AtRest():
+		case <-run.Done():
+		}
+		return run
+	}
+	hold("hold-1", apitest.DiskCID)
+	if report := in.resume("hold-1", apitest.DiskCID); !report.Clean || report.Reached != agent.LevelLock {
+		t.Errorf("the report is %+v", report)
+	}
+	in.directorStops()
+	if report, ended := hold("hold-2", "disk-2").Report(); !ended || report.Outcome != agent.OutcomeFailed {
+		t.Errorf("the second disk is held under a lock that is gone: ended %t, %+v", ended, report)
+	}
+	in.idle()
+	in.atRest(agent.Report{}, map[string]jobs.State{"db": jobs.Stopped, "proxy": jobs.Stopped}, "director")
+}
+
 // The director takes the jobs in the very moment in which one hold hands them to the next.
 func TestJobsAreYieldedBetweenTwoHolds(t *testing.T) {
 	var in *instance

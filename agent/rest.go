@@ -272,6 +272,9 @@ func (p *performer) stillAtRest(ctx context.Context) error {
 	if p.held.Stopped {
 		p.watchMark()
 	}
+	if p.agent.directorHasJobs() != "" {
+		return errTakenOver
+	}
 	if p.record.Plan.Level != LevelStop {
 		return nil
 	}
