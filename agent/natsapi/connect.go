@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -83,6 +84,9 @@ func (c Config) connect(ctx context.Context, name string, options ...nats.Option
 		options = append(options, nats.Secure(secure))
 	}
 	conn, err := nats.Connect(strings.Join(access.URLs, ","), options...)
+	if errors.As(err, new(*url.Error)) {
+		err = errors.New("what is said to be its address is no address") // the error quotes it, and the password in it
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to the bus: %w", d.explain(err))
 	}

@@ -112,6 +112,15 @@ func TestDialFailsQuickly(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatIsNoneIsNotQuoted(t *testing.T) {
+	for _, address := range []string{"nats://me:s3cr3t%zz@127.0.0.1:4222", "nats://me:s3cr3t/@127.0.0.1:4222", "nats://me:s3cr3t@127.0.0.1:x"} {
+		_, err := natsapi.Config{URLs: []string{"nats://127.0.0.1:1", address}}.Dial(t.Context(), "test")
+		if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "no address") {
+			t.Errorf("the error is %v", err)
+		}
+	}
+}
+
 func TestAnAddressThatDoesNotAnswerNamesTheFirewall(t *testing.T) {
 	t.Parallel()
 	silent := func(_ context.Context, network, _ string) (net.Conn, error) {
