@@ -60,7 +60,7 @@ func (c conclusion) wrong() string {
 		return "the hold was broken: " + cmp.Or(c.report.Reason, c.report.Error, "the daemon does not say why")
 	case rank(c.report.Reached) < rank(c.report.Asked): // jobs that the director has stopped make it more
 		return fmt.Sprintf("level %s was reached in place of %s: %s", c.report.Reached, c.report.Asked, cmp.Or(c.report.Reason, "the daemon does not say why"))
-	case kept && c.report.Outcome == string(agent.OutcomeFailed): // after that, as where the lease ran out
+	case kept && c.report.Outcome != string(agent.OutcomeNotResumed): // what came after that matters not
 		return ""
 	case c.cid != "" && c.report.Error != "":
 		return c.report.Error
