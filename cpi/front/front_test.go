@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -361,5 +362,25 @@ func TestACPIThatIsNotCalledLeavesNoTrace(t *testing.T) {
 	same(t, "stdout and stderr", "", s.out.String()+s.log.String())
 	if _, err := os.Stat("/proc/" + strings.TrimSpace(s.read(t, "pid"))); !os.IsNotExist(err) {
 		t.Errorf("the CPI is left: %v", err)
+	}
+}
+
+// Nor is what it left behind waited for, which has its pipes.
+func TestACPIThatIsNotCalledAndLeavesAChildHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, answers)
+	if err := os.WriteFile(filepath.Join(s.dir, "before"), []byte("sleep 1000 &\necho $! >$D/left\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if pid, err := strconv.Atoi(strings.TrimSpace(s.read(t, "left"))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	s.daemon.answers["quiesce"] = func(int, []json.RawMessage) (any, error) {
+		return nil, &api.Error{Kind: api.KindNotAttached, Message: "no such disk"}
+	}
+	if ending := s.take(t, asked); !ending.PassOn {
+		t.Errorf("the ending is %+v", ending)
 	}
 }
