@@ -78,31 +78,34 @@ const retryLimit = 30 * time.Second
 // retryHeldOn tries again, until ctx ends, to set jobs going that are held from
 // before.
 func (a *Agent) retryHeldOn(ctx context.Context) {
-	tick := time.NewTicker(heldEvery)
-	defer tick.Stop()
+	next := time.NewTimer(heldEvery)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
 		case <-a.again:
 		}
-		a.retryHeld()
+		next.Reset(heldEvery)
+		if !a.retryHeld() {
+			next.Reset(lookAgain)
+		}
 	}
 }
 
-// retryHeld holds the VM meanwhile.
-func (a *Agent) retryHeld() {
+// retryHeld holds the VM meanwhile. It returns false where other work has that.
+func (a *Agent) retryHeld() bool {
 	left := a.Left()
 	if left == nil || len(a.Stuck()) > 0 {
-		return
+		return true
 	}
 	run := newRun(a.lifetime, Request{ID: left.Run, Trigger: left.Trigger, Level: left.Level})
 	if h := a.holderRun(); h != nil && h.ID() == left.Run && isClosed(h.Resumed()) {
 		run = h // it waits for nothing but its CPI
 	} else {
 		if a.acquire("setting jobs of run "+left.Run+" going", run) != nil {
-			return
+			return false
 		}
 		defer a.release()
 	}
@@ -112,6 +115,7 @@ func (a *Agent) retryHeld() {
 	if err := a.resumeHeld(run, *left); err != nil {
 		a.Log.Error("cannot set jobs going", "run", left.Run, "error", err)
 	}
+	return true
 }
 
 // resumeHeld undoes what an ended run held. The run's report stays as it is: it

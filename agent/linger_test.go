@@ -268,6 +268,22 @@ func TestWhatAHolderSaysBeforeTheRestDoesNotCount(t *testing.T) {
 	}
 }
 
+func TestJobsWaitNoLongerThanTheWorkThatHasTheVM(t *testing.T) {
+	in := newInstance(t)
+	in.hold("hold-1", apitest.DiskCID)
+	in.must(in.Agent.Yield(t.Context()))
+	in.idle()
+	in.Hold(t, "snapshot_disk")
+	run, err := in.Agent.Take(t.Context(), agent.Request{Level: agent.LevelNone})
+	in.must(err)
+	in.must(in.Agent.Unyield())
+	time.AfterFunc(300*time.Millisecond, func() { in.Release(t, "snapshot_disk") }) // it was tried in vain
+	in.again()
+	<-run.Done()
+	in.idle()
+	in.atRest(agent.Report{}, running, "")
+}
+
 // A lock is gone with the process that the director has stopped.
 func TestALockIsNotHandedOnOnceTheDirectorHasTheJobs(t *testing.T) {
 	in := newTwoDisks(t)
@@ -322,9 +338,9 @@ func TestJobsAreYieldedBetweenTwoHolds(t *testing.T) {
 		run.Cancel()
 	}
 	in.directorStops()
-	in.idle()
 	in.must(in.Agent.Unyield())
-	in.again()
+	in.again() // be it that the second hold has the VM still
+	in.idle()
 	in.atRest(agent.Report{}, map[string]jobs.State{"db": jobs.Stopped, "proxy": jobs.Stopped}, "director")
 }
 
