@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"math"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -41,7 +42,8 @@ func (s *Schedule) String() string { return s.text }
 func (s *Schedule) Zone() *time.Location { return s.zone }
 
 const (
-	daySeconds = 24 * 60 * 60
+	daySeconds  = 24 * 60 * 60
+	quarterHour = 15 * 60
 
 	// horizonYears is how far ahead Next looks. Dates and weekdays repeat after 400 years.
 	horizonYears = 400
@@ -63,19 +65,32 @@ func (s *Schedule) Next(after time.Time) time.Time {
 	}
 	end := min(time.Unix(second, 0).UTC().AddDate(horizonYears, 0, 0).Unix(), lastSecond)
 	for second < end {
-		// Until the zone's clocks are next changed a time of theirs is a time.
-		at := time.Unix(second, 0).In(s.zone)
-		_, offset := at.Zone()
-		until := end
-		if _, changed := at.ZoneBounds(); !changed.IsZero() {
-			until = min(until, changed.Unix())
-		}
-		if found, ok := s.onClock(second+int64(offset), until+int64(offset)); ok {
-			return time.Unix(found-int64(offset), 0).In(after.Location())
+		// Until the zone's clocks are next changed, what they show is a time and no other.
+		offset, changed := s.clocks(second)
+		until := min(changed, end)
+		if found, ok := s.onClock(second+offset, until+offset); ok {
+			return time.Unix(found-offset, 0).In(after.Location())
 		}
 		second = until
 	}
 	return time.Time{}
+}
+
+// clocks is by how many seconds the zone's clocks are ahead of UTC at a second, and when
+// they may next be changed, which is later.
+func (s *Schedule) clocks(second int64) (offset, changed int64) {
+	at := time.Unix(second, 0).In(s.zone)
+	_, ahead := at.Zone()
+	_, end := at.ZoneBounds()
+	switch {
+	case end.IsZero():
+		return int64(ahead), math.MaxInt64
+	case end.Unix() <= second:
+		// Go forgets the last day of a leap year where a rule goes on from the end of a
+		// zone's table. Rules change clocks at a quarter of an hour, if not at a full one.
+		return int64(ahead), second - floorMod(second, quarterHour) + quarterHour
+	}
+	return int64(ahead), end.Unix()
 }
 
 // onClock is the first second that suits, from one until before another. Both are what
