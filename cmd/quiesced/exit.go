@@ -37,6 +37,11 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// quietError is on stderr alone: its verb prints what was asked for, or nothing.
+type quietError struct{ error }
+
+func (e quietError) Unwrap() error { return e.error }
+
 // outcomeError ends a verb whose output has told of the failure already.
 type outcomeError struct{ outcome agent.Outcome }
 
@@ -50,7 +55,7 @@ var outcomeCodes = map[agent.Outcome]int{
 }
 
 // exitCode prints the error that ended a verb, once, and is its exit code. With
-// --json it is on stdout too, as the API's exception.
+// --json it is on stdout too, as the API's exception, unless it is quiet.
 func exitCode(err error, json bool, stdout, stderr io.Writer) int {
 	var ended outcomeError
 	if errors.As(err, &ended) {
@@ -60,7 +65,7 @@ func exitCode(err error, json bool, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	_, _ = fmt.Fprintf(stderr, "quiesced: %v\n", err)
-	if json {
+	if json && !errors.As(err, new(quietError)) {
 		_, _ = fmt.Fprintf(stdout, "%s\n", api.Encode(nil, err))
 	}
 	if errors.As(err, new(usageError)) {

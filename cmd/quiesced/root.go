@@ -25,7 +25,7 @@ type globals struct {
 }
 
 // localVerbs talk to no daemon.
-var localVerbs = []string{"serve", "thaw", "check-config", "version"}
+var localVerbs = []string{"serve", "thaw", "check-config", "next-runs", "version"}
 
 // tcpFlags say where a daemon is on another machine, and who asks.
 type tcpFlags struct {
@@ -60,7 +60,7 @@ func root(t *terminal) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, verb := range []func(*globals) *cobra.Command{
 		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb,
-		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, versionVerb, relayVerb,
+		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, nextRunsVerb, versionVerb, relayVerb,
 	} {
 		cmd.AddCommand(strict(verb(g)))
 	}
