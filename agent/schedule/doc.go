@@ -36,5 +36,9 @@
 //
 // Two things of rufus-scheduler are refused on purpose: ~ for a value at random, which
 // would be another one at each start, and names of zones that are wrong at their end,
-// which it cuts until they fit another zone.
+// which it cuts until they fit another zone. And where it loses its way this package
+// keeps to the above: it takes the last day but one for the last of a month whose last
+// is an hour short (Europe/Berlin, 31 March 2030), and leaves out a day, or ends with an
+// error, where the clocks leave out midnight or show it twice (America/Havana). What can
+// never run is refused, -30 in February, say, where it would fail at the first look.
 package schedule

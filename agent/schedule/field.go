@@ -28,7 +28,7 @@ var (
 	weekdayField = field{min: 0, max: 6, top: 7, digits: 1, names: []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}}
 )
 
-// element is one of a list: all that is not given is 0, as none of it can be.
+// element is one of a list.
 type element struct {
 	from, to int
 	single   bool // there is no to

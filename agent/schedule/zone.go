@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 	_ "time/tzdata" // for a VM that has no zone database of its own
 )
@@ -41,5 +40,5 @@ func parseOffset(text, sign, hours, minutes string) (*time.Location, error) {
 	if sign == "-" && h > 0 {
 		seconds = -seconds
 	}
-	return time.FixedZone(strings.Clone(text), seconds), nil
+	return time.FixedZone(text, seconds), nil
 }
