@@ -105,7 +105,9 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	}
 	r, err := a.Settings.completed(r)
 	if err != nil {
-		a.observeRefusal(r)
+		if r.Lease == 0 || !errors.As(err, new(*NotAttachedError)) { // a director asks for inactive disks, too
+			a.observeRefusal(r)
+		}
 		return nil, err
 	}
 	a.admit.Lock()

@@ -91,6 +91,7 @@ func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report,
 	said := run.hold.released
 	if end.outcome() {
 		said = run.hold.accounted
+		a.recordOutcome(run, end)
 	}
 	select {
 	case <-said:
@@ -104,6 +105,39 @@ func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report,
 	}
 	report, _ := run.hold.lastReport()
 	return report, nil
+}
+
+// recordOutcome makes durable, and answers, an outcome that is told after the point in
+// time, while the run may be at work setting jobs going. Where it cannot, the run does in
+// the end.
+func (a *Agent) recordOutcome(run *Run, end HoldEnd) {
+	a.edit.Lock()
+	defer a.edit.Unlock()
+	report, released := run.hold.lastReport()
+	if !released || isClosed(run.hold.accounted) || run.hold.cutOffErr() != nil || end.Err != "" || a.refuseRepeated(run.ID(), end) != nil {
+		return
+	}
+	record, ok, err := a.recordOf(run.ID())
+	if err != nil || !ok || record.Report != nil {
+		return
+	}
+	report.Disks = slices.Clone(report.Disks)
+	kept := report.Unbroken != nil && *report.Unbroken && report.Reason == ""
+	record.Snapshots = nil
+	for i := range report.Disks {
+		d := &report.Disks[i]
+		if d.SnapshotCID = end.Snapshots[d.CID]; d.SnapshotCID == "" {
+			return
+		}
+		d.Clean = kept
+		record.Snapshots = append(record.Snapshots, record.snapshotOf(*d, report, SnapshotKnown, report.Reason))
+	}
+	report.Clean, report.Outcome, report.Ended = kept, OutcomeSucceeded, time.Now()
+	if err := a.put(record); err != nil {
+		return
+	}
+	run.hold.keep(record.Snapshots)
+	run.hold.tellReport(report, true)
 }
 
 // checkEnd wants the snapshots to be of the hold's disks.

@@ -357,3 +357,43 @@ func TestHoldThatLingersIsGoneOnWithByTheNextDaemon(t *testing.T) {
 		t.Errorf("the report is %+v", report)
 	}
 }
+
+// AWS's CPI goes on for minutes after the point in time. What it made is recorded while
+// jobs are still being set going.
+func TestOutcomeIsRecordedWhileJobsAreSetGoing(t *testing.T) {
+	in := newInstance(t)
+	going := make(chan struct{})
+	in.whileScript(jobs.PreStart, func() { <-going })
+	in.hold("hold-1", apitest.DiskCID)
+	first, err := in.Agent.ResumeHold(t.Context(), "hold-1", agent.HoldEnd{})
+	in.must(err)
+	report := in.resume("hold-1", apitest.DiskCID)
+	if !in.down() || !*first.Unbroken || !report.Clean || report.Disks[0].SnapshotCID != "snap of disk-1" {
+		t.Errorf("down: %t; the reports are %+v and %+v", in.down(), first, report)
+	}
+	all, err := in.Agent.Snapshots()
+	in.must(err)
+	if len(all) != 1 || all[0].CID != "snap of disk-1" || !all[0].Clean || all[0].State != agent.SnapshotKnown {
+		t.Errorf("the catalogue is %+v", all)
+	}
+	close(going)
+	in.idle()
+	last := in.resume("hold-1", apitest.DiskCID)
+	in.atRest(last, running, "")
+	if all, err = in.Agent.Snapshots(); err != nil || len(all) != 1 || !all[0].Clean || !last.Clean {
+		t.Errorf("in the end the catalogue is %+v, %v; the report is %+v", all, err, last)
+	}
+}
+
+func TestHoldThatHoldsNothingIsUnbrokenFromItsFirstWord(t *testing.T) {
+	in := newInstance(t)
+	run, err := in.Agent.Take(t.Context(), agent.Request{ID: "hold-1", Level: agent.LevelSync, Disks: []string{apitest.DiskCID}, Lease: time.Minute})
+	in.must(err)
+	<-run.AtRest()
+	first, err := in.Agent.ResumeHold(t.Context(), "hold-1", agent.HoldEnd{})
+	in.must(err)
+	last := in.resume("hold-1", apitest.DiskCID)
+	if !*first.Unbroken || !*last.Unbroken || last.Clean || last.Reached != agent.LevelSync {
+		t.Errorf("the reports are %+v and %+v", first, last)
+	}
+}

@@ -310,10 +310,10 @@ func (p *performer) window(ctx context.Context) error {
 	return nil
 }
 
-// holdJobs waits for the point in time of every snapshot, where jobs are held and
-// nothing is frozen: they are set going after that.
+// holdJobs waits for the point in time of every snapshot, where nothing is frozen, but
+// jobs are held, which are set going after that, or a holder takes the snapshot.
 func (p *performer) holdJobs(ctx context.Context) error {
-	if p.held == nil {
+	if p.held == nil && p.run.hold == nil {
 		return nil
 	}
 	limit := time.NewTimer(p.agent.Settings.Budgets.Snapshot)
@@ -323,14 +323,20 @@ func (p *performer) holdJobs(ctx context.Context) error {
 		case c := <-p.fixed:
 			c.inWindow = p.run.hold.inTime()
 		case <-limit.C:
-			p.moved = errTooEarly.Error()
+			p.setGoingTooEarly()
 			return nil // the CPI is ended for it
 		case <-ctx.Done():
-			p.moved = errTooEarly.Error()
+			p.setGoingTooEarly()
 			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+func (p *performer) setGoingTooEarly() {
+	if p.held != nil {
+		p.moved = errTooEarly.Error()
+	}
 }
 
 // send gives every CPI process its last byte, which is all that a snapshot waits
@@ -373,8 +379,15 @@ func (p *performer) await(c *call) {
 	})
 }
 
-// save makes the record durable.
-func (p *performer) save() error { return p.agent.put(p.record) }
+// save makes the record durable. A holder's word may have been recorded meanwhile.
+func (p *performer) save() error {
+	p.agent.edit.Lock()
+	defer p.agent.edit.Unlock()
+	if h := p.run.hold; h != nil && p.record.Report == nil && h.toRecord() != nil {
+		p.record.Snapshots = h.toRecord()
+	}
+	return p.agent.put(p.record)
+}
 
 // discard removes what the CPI printed, once nothing depends on it.
 func (p *performer) discard() {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
 )
 
@@ -99,4 +100,31 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 func TestAValueThatCannotBeEncodedIsAnException(t *testing.T) {
 	_, err := api.Decode(api.Encode(func() {}, nil))
 	fails(t, err, api.KindFailed, "cannot encode the answer: ")
+}
+
+func TestQuiesceAsksAgainForAHoldThatADaemonForgot(t *testing.T) {
+	begun := answer{value: `{"agent_task_id":"hold-1","state":"running"}`}
+	forgotten := answer{err: &api.Error{Message: "Action Failed get_task: Task with id hold-1 could not be found"}}
+	atRest := answer{value: `{"id":"hold-1","level_reached":"freeze"}`}
+	for _, test := range []struct {
+		name    string
+		answers []answer
+		calls   int
+		fails   bool
+	}{
+		{"it is at rest at once", []answer{atRest}, 1, false},
+		{"it is asked for until it is at rest", []answer{begun, begun, atRest}, 3, false},
+		{"it waited in a daemon that has ended", []answer{begun, forgotten, begun, atRest}, 4, false},
+		{"nobody remembers it", []answer{begun, forgotten}, 3, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &caller{answers: test.answers}
+				lease, err := api.Client{Caller: c}.Quiesce(t.Context(), agent.Request{ID: "hold-1", Lease: time.Second})
+				if c.calls != test.calls || (err != nil) != test.fails || !test.fails && lease.Level != "freeze" {
+					t.Errorf("%d calls, want %d; %+v, %v", c.calls, test.calls, lease, err)
+				}
+			})
+		})
+	}
 }

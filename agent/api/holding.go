@@ -16,8 +16,11 @@ import (
 // bring to rest, and whatever ends ctx; the hold may then still come about: Cancel.
 func (c Client) Quiesce(ctx context.Context, r agent.Request) (wire.Lease, error) {
 	value, err := c.Caller.Call(ctx, "quiesce", wire.FromRequest(r))
-	if err == nil && isRunning(value, r.ID) {
+	for again := 0; err == nil && isRunning(value, r.ID); again++ {
 		value, err = c.end(ctx, r.ID)
+		if KindOf(err) == KindInvalid && again < lostTries { // it waited in a daemon that has ended since
+			value, err = c.Caller.Call(ctx, "quiesce", wire.FromRequest(r))
+		}
 	}
 	if err != nil {
 		return wire.Lease{}, err

@@ -254,7 +254,7 @@ func (c *Config) checkNATS(d *document) {
 	for i, one := range n.URLs {
 		u, err := url.Parse(one)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls"}, u.Scheme) {
-			d.fail(fmt.Sprintf("nats.urls[%d]", i), "%q is no address such as nats://10.0.0.6:4222", one)
+			d.fail(fmt.Sprintf("nats.urls[%d]", i), "is no address such as nats://10.0.0.6:4222") // it may hold a password
 		}
 	}
 	if (n.Cert == "") != (n.Key == "") {
