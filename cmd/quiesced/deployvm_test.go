@@ -129,6 +129,12 @@ func (v *deployedVM) apply(root, version string, jobs ...string) {
 	}
 }
 
+// namedCPI answers with its name, and a number after it for a snapshot.
+const namedCPI = `#!/bin/sh
+case $(cat) in *snapshot_disk*) number=-$$ ;; esac
+echo '{"result":"%s'$number'","error":null,"log":""}'
+`
+
 func (v *deployedVM) applyJob(root, version, job string) {
 	v.t.Helper()
 	dir := "/var/vcap/data/jobs/" + job + "/" + version
@@ -143,8 +149,8 @@ func (v *deployedVM) applyJob(root, version, job string) {
 		v.applyPackage(root, version)
 	case "quiesce_cpi":
 		v.must(os.CopyFS(root+dir, os.DirFS(render(v.t, job, map[string]any{"cpi": "real_cpi", "cpis": []string{"other_cpi"}}).dir)))
-	default: // a CPI, which answers with its name
-		v.write(root, dir+"/bin/cpi", "#!/bin/sh\ncat >/dev/null\necho '{\"result\":\""+job+"\",\"error\":null,\"log\":\"\"}'\n", 0o755)
+	default:
+		v.write(root, dir+"/bin/cpi", fmt.Sprintf(namedCPI, job), 0o755)
 	}
 }
 
