@@ -108,8 +108,8 @@ func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report,
 }
 
 // recordOutcome makes durable, and answers, an outcome that is told after the point in
-// time, while the run may be at work setting jobs going. Where it cannot, the run does in
-// the end.
+// time of a hold that was kept, while the run may be at work setting jobs going. Any
+// other the run records in the end.
 func (a *Agent) recordOutcome(run *Run, end HoldEnd) {
 	a.edit.Lock()
 	defer a.edit.Unlock()
@@ -121,18 +121,20 @@ func (a *Agent) recordOutcome(run *Run, end HoldEnd) {
 	if err != nil || !ok || record.Report != nil {
 		return
 	}
+	if report.Unbroken == nil || !*report.Unbroken || report.Reason != "" {
+		return
+	}
 	report.Disks = slices.Clone(report.Disks)
-	kept := report.Unbroken != nil && *report.Unbroken && report.Reason == ""
 	record.Snapshots = nil
 	for i := range report.Disks {
 		d := &report.Disks[i]
 		if d.SnapshotCID = end.Snapshots[d.CID]; d.SnapshotCID == "" {
 			return
 		}
-		d.Clean = kept
+		d.Clean = true
 		record.Snapshots = append(record.Snapshots, record.snapshotOf(*d, report, SnapshotKnown, report.Reason))
 	}
-	report.Clean, report.Outcome, report.Ended = kept, OutcomeSucceeded, time.Now()
+	report.Clean, report.Outcome, report.Ended = true, OutcomeSucceeded, time.Now()
 	if err := a.put(record); err != nil {
 		return
 	}
