@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Times says when something runs next after a time; the zero time is never again.
+type Times interface {
+	Next(after time.Time) time.Time
+}
+
+// Timetable is a schedule of runs.
+type Timetable struct {
+	Trigger Trigger // of its runs, of which there is one timetable each
+	Cron    string
+	Times   Times
+	Delay   time.Duration // of each run: this instance's part of the splay
+	CatchUp bool          // a run that was missed is made up for, once for all of them
+}
+
+// Handled is up to when a timetable's times are dealt with.
+type Handled struct {
+	Cron string
+	Time time.Time
+}
+
+// HandledStore keeps what is dealt with across restarts.
+type HandledStore interface {
+	Put(map[Trigger]Handled) error
+	Get() (map[Trigger]Handled, error)
+}
+
+// Scheduled is what a status tells of a timetable.
+type Scheduled struct {
+	Trigger Trigger
+	Cron    string
+	Next    time.Time // zero for never
+	Last    time.Time // that was dealt with, zero for none since it was configured
+	Missed  int       // since the daemon began: the daemon or the VM was down
+	Skipped int       // since the daemon began: other work had the VM
+}
+
+// Timekeeper takes the snapshots of timetables. A run's id is made from its time, so that
+// no time, whatever the clock does, has two of them.
+type Timekeeper struct {
+	Tables []Timetable
+	Store  HandledStore
+	Take   func(Request) error // begins a run, or says what is in its way
+	Idle   func() bool         // nothing has the VM: what is dealt with may be written
+	Log    *slog.Logger
+
+	mu      sync.Mutex
+	handled map[Trigger]Handled    // guarded by mu
+	unsaved bool                   // guarded by mu
+	told    map[Trigger]*Scheduled // guarded by mu: the counts
+}
+
+const (
+	// onTime is how late a run may begin and not count as missed.
+	onTime = 2 * time.Minute
+	// maxMissed bounds how many times are counted one by one.
+	maxMissed = 10000
+)
+
+// Start reads what was dealt with before. A schedule that is new, or another than
+// before, begins now.
+func (k *Timekeeper) Start(now time.Time) error {
+	before, err := k.Store.Get()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.handled, k.told = map[Trigger]Handled{}, map[Trigger]*Scheduled{}
+	for _, t := range k.Tables {
+		h := before[t.Trigger]
+		if h.Cron != t.Cron || h.Time.IsZero() {
+			h = Handled{Cron: t.Cron, Time: now}
+		}
+		k.handled[t.Trigger], k.told[t.Trigger] = h, &Scheduled{}
+	}
+	return k.Store.Put(maps.Clone(k.handled))
+}
+
+// Tick begins what is due. What is dealt with is written when the VM is idle, since nothing
+// is written while a run has it; should that be lost, the runs' ids are known.
+func (k *Timekeeper) Tick(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.Tables {
+		k.tick(t, now)
+	}
+	if !k.unsaved || !k.Idle() {
+		return
+	}
+	if err := k.Store.Put(maps.Clone(k.handled)); err != nil {
+		k.Log.Error("cannot record which scheduled runs are dealt with", "error", err)
+		return
+	}
+	k.unsaved = false
+}
+
+// tick needs mu held.
+func (k *Timekeeper) tick(t Timetable, now time.Time) {
+	due, times := t.due(k.handled[t.Trigger].Time, now)
+	if times == 0 {
+		return
+	}
+	k.handled[t.Trigger], k.unsaved = Handled{Cron: t.Cron, Time: due}, true
+	told := k.told[t.Trigger]
+	told.Last = due
+	missed := times - 1
+	if late := now.Sub(due.Add(t.Delay)) > onTime; late && !t.CatchUp {
+		missed++
+	}
+	if missed > 0 {
+		told.Missed += missed
+		k.Log.Warn("scheduled runs were missed", "trigger", t.Trigger, "missed", missed)
+	}
+	if missed == times {
+		return
+	}
+	err := k.Take(Request{ID: runAt(t.Trigger, due), Trigger: t.Trigger, By: "schedule " + t.Cron})
+	switch {
+	case errors.As(err, new(*BusyError)):
+		told.Skipped++
+		k.Log.Warn("a scheduled run was skipped", "trigger", t.Trigger, "error", err)
+	case err != nil:
+		k.Log.Error("a scheduled run did not begin", "trigger", t.Trigger, "error", err)
+	}
+}
+
+// runAt is the id of the run of a time.
+func runAt(t Trigger, at time.Time) string {
+	return fmt.Sprintf("%s-%s", t, at.UTC().Format("20060102T150405Z"))
+}
+
+// due is the newest time that is due and not dealt with, and how many there are.
+func (t Timetable) due(handled, now time.Time) (due time.Time, times int) {
+	for at := handled; times < maxMissed; times++ {
+		next := t.Times.Next(at)
+		if next.IsZero() || next.Add(t.Delay).After(now) {
+			return due, times
+		}
+		due, at = next, next
+	}
+	return now.Add(-t.Delay), times // far too many to count: the daemon was down for long
+}
+
+// Next is when Tick has something to do, at most a while after now: a clock that is
+// set meanwhile is noticed by then.
+func (k *Timekeeper) Next(now time.Time) time.Time {
+	const awhile = time.Minute
+	next := now.Add(awhile)
+	for _, s := range k.Scheduled() {
+		if !s.Next.IsZero() && s.Next.After(now) && s.Next.Before(next) {
+			next = s.Next
+		}
+	}
+	return next
+}
+
+// Scheduled is what a status tells.
+func (k *Timekeeper) Scheduled() []Scheduled {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []Scheduled
+	for _, t := range k.Tables {
+		s := *k.told[t.Trigger]
+		s.Trigger, s.Cron = t.Trigger, t.Cron
+		if next := t.Times.Next(k.handled[t.Trigger].Time); !next.IsZero() {
+			s.Next = next.Add(t.Delay)
+		}
+		all = append(all, s)
+	}
+	return all
+}
