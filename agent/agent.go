@@ -34,11 +34,12 @@ type Parts struct {
 	Freezer  *quiesce.Freezer
 	System   quiesce.System
 	Supervised
-	CPI      *cpi.Client // nil when no CPI is configured
-	Observer Observer
-	Log      *slog.Logger
-	Writes   Holder // holds the log while something is frozen; nil for none
-	Turned   func() // called at every turn of the run loop, once a second; nil for none
+	CPI        *cpi.Client // nil when no CPI is configured
+	Observer   Observer
+	Timekeeper *Timekeeper // of the scheduled runs, nil for none
+	Log        *slog.Logger
+	Writes     Holder // holds the log while something is frozen; nil for none
+	Turned     func() // called at every turn of the run loop, once a second; nil for none
 }
 
 // Agent takes snapshots, one run at a time.

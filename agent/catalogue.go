@@ -165,7 +165,8 @@ type Status struct {
 	Stuck     []string          // what could not be thawed
 	Doing     map[string]string // what the run does to each job and service, or did last
 	NotGoing  []string          // of the jobs what could not be set going
-	Yielded   time.Time         // since when the director has the jobs to itself, zero if it has not
+	Scheduled []Scheduled
+	Yielded   time.Time // since when the director has the jobs to itself, zero if it has not
 }
 
 // Status answers at once, whatever the daemon is doing.
@@ -175,6 +176,9 @@ func (a *Agent) Status() (Status, error) {
 	s.Doing = a.Doing()
 	s.NotGoing = a.NotGoing()
 	s.Yielded, _ = a.yielded()
+	if a.Timekeeper != nil {
+		s.Scheduled = a.Timekeeper.Scheduled()
+	}
 	a.mu.Lock()
 	for id := range a.unsaved {
 		s.Unsaved = append(s.Unsaved, id)

@@ -146,7 +146,7 @@ func (p *performer) prepare(ctx context.Context) error {
 	}
 	var started []*cpi.Call
 	for i, d := range p.record.Plan.Disks {
-		process, err := p.agent.CPI.PrepareSnapshot(p.dir(i), d.CID, p.agent.Settings.Instance.metadata(p.run.request.Metadata))
+		process, err := p.agent.CPI.PrepareSnapshot(p.dir(i), d.CID, p.agent.Settings.metadata(p.run.request))
 		if err != nil {
 			return fmt.Errorf("cannot start the CPI for disk %q: %w", d.CID, err)
 		}

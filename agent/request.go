@@ -156,14 +156,19 @@ func checkMetadata(m map[string]string) error {
 	return nil
 }
 
-// metadata is what the CPI is told about a snapshot.
-func (i Instance) metadata(tags map[string]string) cpi.SnapshotMetadata {
+// metadata is what the CPI is told about a snapshot. Of its own VM a director knows no
+// instance, and names it so.
+func (s *Settings) metadata(r Request) cpi.SnapshotMetadata {
+	i := s.Instance
+	if r.Trigger == TriggerSelf {
+		i = Instance{Deployment: "self", Job: "director", AgentID: "self"}
+	}
 	return cpi.SnapshotMetadata{
 		Deployment: i.Deployment,
 		Job:        i.Job,
 		Index:      i.Index,
 		AgentID:    i.AgentID,
 		InstanceID: i.ID,
-		Tags:       tags,
+		Tags:       r.Metadata,
 	}
 }

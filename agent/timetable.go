@@ -171,10 +171,15 @@ func (k *Timekeeper) Scheduled() []Scheduled {
 	defer k.mu.Unlock()
 	var all []Scheduled
 	for _, t := range k.Tables {
-		s := *k.told[t.Trigger]
+		s := Scheduled{}
+		if told := k.told[t.Trigger]; told != nil { // since Start
+			s = *told
+		}
 		s.Trigger, s.Cron = t.Trigger, t.Cron
-		if next := t.Times.Next(k.handled[t.Trigger].Time); !next.IsZero() {
-			s.Next = next.Add(t.Delay)
+		if h, started := k.handled[t.Trigger]; started {
+			if next := t.Times.Next(h.Time); !next.IsZero() {
+				s.Next = next.Add(t.Delay)
+			}
 		}
 		all = append(all, s)
 	}

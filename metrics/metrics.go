@@ -36,6 +36,10 @@ const (
 	NotGoing      = "quiesced_jobs_not_resumed"
 	Yielded       = "quiesced_yielded"
 	Enabled       = "quiesced_snapshots_enabled"
+	ScheduledNext = "quiesced_schedule_next_timestamp_seconds"
+	ScheduledLast = "quiesced_schedule_last_timestamp_seconds"
+	Missed        = "quiesced_schedule_missed_total"
+	Skipped       = "quiesced_schedule_skipped_total"
 )
 
 // Metrics implements agent.Observer and holds the registry.

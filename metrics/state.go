@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -47,12 +48,16 @@ var (
 	stuckDesc      = prometheus.NewDesc(Stuck, "Freezes of dead guards that could not be thawed yet.", nil, nil)
 	notGoingDesc   = prometheus.NewDesc(NotGoing, "Services, locks and hooks of jobs that could not be set going again yet.", nil, nil)
 	yieldedDesc    = prometheus.NewDesc(Yielded, "1 while the director has the jobs to itself.", nil, nil)
+	nextDesc       = prometheus.NewDesc(ScheduledNext, "When the next scheduled run begins, 0 for never.", []string{"trigger"}, nil)
+	lastDesc       = prometheus.NewDesc(ScheduledLast, "The newest time of the schedule that was dealt with, 0 for none.", []string{"trigger"}, nil)
+	missedDesc     = prometheus.NewDesc(Missed, "Scheduled runs for which the daemon or the VM was down.", []string{"trigger"}, nil)
+	skippedDesc    = prometheus.NewDesc(Skipped, "Scheduled runs that did not begin since other work had the VM.", []string{"trigger"}, nil)
 	enabledDesc    = prometheus.NewDesc(Enabled, "1 if enable_snapshots is true.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc} {
+	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc, nextDesc, lastDesc, missedDesc, skippedDesc} {
 		ch <- d
 	}
 }
@@ -69,6 +74,13 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		gauge(notGoingDesc, float64(len(status.NotGoing)))
 		gauge(yieldedDesc, number(!status.Yielded.IsZero()))
 		gauge(enabledDesc, number(status.Enabled))
+		for _, one := range status.Scheduled {
+			trigger := string(one.Trigger)
+			gauge(nextDesc, instant(one.Next), trigger)
+			gauge(lastDesc, instant(one.Last), trigger)
+			ch <- prometheus.MustNewConstMetric(missedDesc, prometheus.CounterValue, float64(one.Missed), trigger)
+			ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(one.Skipped), trigger)
+		}
 	}
 	all, err := s.Snapshots()
 	if err != nil {
@@ -86,6 +98,13 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	for _, clean := range []bool{false, true} {
 		gauge(snapshotsDesc, float64(count[clean]), strconv.FormatBool(clean))
 	}
+}
+
+func instant(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return seconds(t)
 }
 
 func number(b bool) float64 {

@@ -190,6 +190,26 @@ type Status struct {
 	Doing     map[string]string `json:"jobs,omitempty"`
 	NotGoing  []string          `json:"not_going,omitempty"`
 	Yielded   *time.Time        `json:"yielded_since,omitempty"`
+	Scheduled []Scheduled       `json:"schedules,omitempty"`
+}
+
+// Scheduled is how a schedule of runs stands.
+type Scheduled struct {
+	Trigger string     `json:"trigger"`
+	Cron    string     `json:"cron"`
+	Next    *time.Time `json:"next,omitempty"`
+	Last    *time.Time `json:"last,omitempty"`
+	Missed  int        `json:"missed"`  // since the daemon began
+	Skipped int        `json:"skipped"` // since the daemon began
+}
+
+// instant is a time in UTC, nil for none.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 func (h *Handler) status(context.Context, Call) (any, error) {
@@ -202,13 +222,12 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 		Phase: string(s.Phase), Snapshots: s.Snapshots, Unsaved: s.Unsaved, Stuck: s.Stuck,
 		Doing: s.Doing, NotGoing: s.NotGoing,
 	}
-	if !s.Yielded.IsZero() {
-		yielded := s.Yielded.UTC()
-		w.Yielded = &yielded
-	}
-	if !s.Since.IsZero() {
-		since := s.Since.UTC()
-		w.Since = &since
+	w.Yielded, w.Since = instant(s.Yielded), instant(s.Since)
+	for _, one := range s.Scheduled {
+		w.Scheduled = append(w.Scheduled, Scheduled{
+			Trigger: string(one.Trigger), Cron: one.Cron, Next: instant(one.Next), Last: instant(one.Last),
+			Missed: one.Missed, Skipped: one.Skipped,
+		})
 	}
 	if s.Last != nil {
 		last := wire.FromReport(*s.Last)

@@ -39,6 +39,10 @@ type Config struct {
 	Budgets         BudgetsConfig     `yaml:"budgets"`
 	NATS            NATSConfig        `yaml:"nats"`
 	Log             LogConfig         `yaml:"log"`
+
+	SnapshotSchedule     string         `yaml:"snapshot_schedule"`      // of this instance, "" for none
+	SelfSnapshotSchedule string         `yaml:"self_snapshot_schedule"` // of the director's own VM, "" for none
+	Schedule             ScheduleConfig `yaml:"schedule"`
 }
 
 // InstanceConfig says who this VM is.
@@ -156,6 +160,7 @@ func (c *Config) check(d *document) {
 	if c.CPI.Path != "" {
 		d.absolute("cpi.path", c.CPI.Path)
 	}
+	c.checkSchedules(d)
 	c.checkRelease(d)
 	c.checkDisks(d)
 	c.checkLevels(d)

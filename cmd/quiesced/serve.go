@@ -95,8 +95,10 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 
 	watch := newServiceManager(log)
 	alerts := natsapi.NewAlerts(c.Instance.AgentID)
+	keeper := c.timekeeper(log)
 	a := agent.New(agent.Parts{
 		Settings:   c.settings(),
+		Timekeeper: keeper,
 		Supervised: c.supervised(log),
 		Journal:    records,
 		Freezer:    freezer,
@@ -120,6 +122,9 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	tasks := []task{
 		{"agent", func(ctx context.Context) error { a.Run(ctx); a.Close(); return nil }},
 		{"socket", func(ctx context.Context) error { return httpapi.NewServer(handler, access, log).Serve(ctx, socket) }},
+	}
+	if keeper != nil {
+		tasks = append(tasks, task{"schedules", func(ctx context.Context) error { return keepTime(ctx, keeper, a) }})
 	}
 	if c.joinsBus(log) {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(dial), alerts, log).Serve})

@@ -195,6 +195,9 @@ func (g *globals) printStatus(s api.Status) {
 	if s.Yielded != nil {
 		g.printf("Yielded    the director has the jobs to itself since %s\n", timestamp(*s.Yielded))
 	}
+	for _, one := range s.Scheduled {
+		g.printf("Schedule   %s\n", scheduleLine(one))
+	}
 	for _, what := range s.NotGoing {
 		g.printf("NOT GOING AGAIN: %s\n", what)
 	}
@@ -205,6 +208,20 @@ func (g *globals) printStatus(s api.Status) {
 		g.printf("NOT THAWED: %s\n", what)
 	}
 	g.printf("Version    %s\n", s.Version)
+}
+
+func scheduleLine(s api.Scheduled) string {
+	line := fmt.Sprintf("%s %q", s.Trigger, s.Cron)
+	if s.Next != nil {
+		line += ", next " + timestamp(*s.Next)
+	}
+	if s.Last != nil {
+		line += ", last " + timestamp(*s.Last)
+	}
+	if s.Missed+s.Skipped > 0 {
+		line += fmt.Sprintf(", %d missed and %d skipped", s.Missed, s.Skipped)
+	}
+	return line
 }
 
 func cleanWord(r wire.Report) string {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"hash/fnv"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/journal"
+	"github.com/quiesced/quiesced/agent/schedule"
+)
+
+// ScheduleConfig is what the schedules have in common.
+type ScheduleConfig struct {
+	Splay   time.Duration `yaml:"splay"`    // within which each instance has its own delay
+	CatchUp bool          `yaml:"catch_up"` // a run that was missed is made up for
+}
+
+// schedules are the configured cron strings, by key.
+func (c *Config) schedules() []struct {
+	key, cron string
+	trigger   agent.Trigger
+} {
+	return []struct {
+		key, cron string
+		trigger   agent.Trigger
+	}{
+		{"snapshot_schedule", c.SnapshotSchedule, agent.TriggerScheduled},
+		{"self_snapshot_schedule", c.SelfSnapshotSchedule, agent.TriggerSelf},
+	}
+}
+
+func (c *Config) checkSchedules(d *document) {
+	for _, one := range c.schedules() {
+		if one.cron == "" {
+			continue
+		}
+		if _, err := schedule.Parse(one.cron); err != nil {
+			d.fail(one.key, "%v", err)
+		}
+	}
+	if c.Schedule.Splay < 0 {
+		d.fail("schedule.splay", "%s is negative", c.Schedule.Splay)
+	}
+}
+
+// timekeeper has the timetables of the configuration; nil where nothing is scheduled.
+func (c *Config) timekeeper(log *slog.Logger) *agent.Timekeeper {
+	var tables []agent.Timetable
+	for _, one := range c.schedules() {
+		times, err := schedule.Parse(one.cron)
+		if one.cron == "" || err != nil { // which check has told
+			continue
+		}
+		tables = append(tables, agent.Timetable{
+			Trigger: one.trigger, Cron: one.cron, Times: times, Delay: c.delay(), CatchUp: c.Schedule.CatchUp,
+		})
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	return &agent.Timekeeper{
+		Tables: tables, Log: log,
+		Store: journal.HandledFile{Path: filepath.Join(c.StateDir, "schedules.json")},
+	}
+}
+
+// delay is this instance's part of the splay, the same at every start: a fleet's runs
+// are spread over it.
+func (c *Config) delay() time.Duration {
+	if c.Schedule.Splay == 0 {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(c.Instance.Deployment + "/" + c.Instance.Job + "/" + c.Instance.ID + "/" + c.Instance.AgentID))
+	return (time.Duration(h.Sum64()>>1) % c.Schedule.Splay).Truncate(time.Second)
+}
+
+// keepTime begins what is scheduled until ctx ends.
+func keepTime(ctx context.Context, k *agent.Timekeeper, a *agent.Agent) error {
+	k.Take = func(r agent.Request) error {
+		_, err := a.Take(ctx, r)
+		return err
+	}
+	k.Idle = func() bool { work, _, _ := a.Now(); return work == "" }
+	if err := k.Start(time.Now()); err != nil {
+		return err
+	}
+	runner := cron.New(cron.WithLocation(time.UTC))
+	runner.Schedule(wakes{k}, cron.FuncJob(func() { k.Tick(time.Now()) }))
+	k.Tick(time.Now()) // what was missed
+	runner.Start()
+	<-ctx.Done()
+	<-runner.Stop().Done()
+	return nil
+}
+
+// wakes is when the timekeeper has something to do.
+type wakes struct{ keeper *agent.Timekeeper }
+
+func (w wakes) Next(now time.Time) time.Time { return w.keeper.Next(now) }
