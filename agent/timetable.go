@@ -157,9 +157,10 @@ func (t Timetable) due(handled, now time.Time) (due time.Time, times int) {
 func (k *Timekeeper) Next(now time.Time) time.Time {
 	const awhile = time.Minute
 	next := now.Add(awhile)
-	for _, s := range k.Scheduled() {
-		if !s.Next.IsZero() && s.Next.After(now) && s.Next.Before(next) {
-			next = s.Next
+	for _, t := range k.Tables {
+		due := t.Times.Next(now.Add(-t.Delay)) // what is due now already has its Tick
+		if due = due.Add(t.Delay); due.After(now) && due.Before(next) {
+			next = due
 		}
 	}
 	return next

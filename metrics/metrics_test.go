@@ -90,7 +90,10 @@ func filled(t testing.TB) *metrics.Metrics {
 	t.Helper()
 	m := metrics.New()
 	must(t, m.Watch(&fakeState{
-		status: agent.Status{Enabled: true, Work: "run clean", Stuck: []string{"/store"}},
+		status: agent.Status{Enabled: true, Work: "run clean", Stuck: []string{"/store"}, Scheduled: []agent.Scheduled{
+			{Trigger: agent.TriggerScheduled, Next: at(86400), Last: at(0), Missed: 2, Skipped: 1},
+			{Trigger: agent.TriggerSelf},
+		}},
 		snapshots: []agent.Snapshot{
 			{CID: "snap-1", State: agent.SnapshotKnown, Clean: true},
 			{CID: "snap-2", State: agent.SnapshotDeleting},

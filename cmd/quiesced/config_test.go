@@ -99,6 +99,9 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"bus without agent id", "bosh: {root: ''}\nnats: {urls: [nats://127.0.0.1:4222]}\n", `q.yml: instance.agent_id: needed when nats.urls are given and bosh.root is empty`},
 		{"agent id that is no token", "instance: {agent_id: a.b}\nnats: {urls: [nats://127.0.0.1:4222]}\n", `q.yml:1: instance.agent_id: "a.b" is not one token of a subject`},
 		{"certificate without key", "instance: {agent_id: a}\nnats: {urls: [nats://127.0.0.1:4222], cert: /c}\n", `q.yml:2: nats.cert: certificate and key (nats.key) go together`},
+		{"schedule that is none", "snapshot_schedule: 0 0 7 * *  * * UTC\n", `q.yml:1: snapshot_schedule: `},
+		{"schedule of an hour that is none", "enable_snapshots: false\nself_snapshot_schedule: 0 25 * * *\n", `q.yml:2: self_snapshot_schedule: `},
+		{"splay that is negative", "schedule: {splay: -1m}\n", `q.yml:1: schedule.splay: -1m0s is negative`},
 		{"unknown log level", "log: {level: loud}\n", `q.yml:1: log.level: unknown level "loud" (one of debug, info, warn, error)`},
 	}
 	for _, test := range tests {
