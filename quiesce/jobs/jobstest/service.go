@@ -51,7 +51,8 @@ func (s Service) program(dir string) string {
 	head := fmt.Sprintf("#!/bin/sh\n[ \"$%s\" ] || exec env %q \"$0\" </dev/null >/dev/null 2>&1\n[ ! -e %q ] || exit 1\n",
 		marker, s.mark(dir), s.broken(dir))
 	seconds := strconv.FormatFloat(s.StopTakes.Seconds(), 'f', 3, 64)
-	slow := "trap 'kill $s; sleep " + seconds + "; exit 0' TERM; sleep 100000 & s=$!; wait"
+	// The shell knows $! as soon as there is the process, and whoever stops it sees that.
+	slow := "trap 'kill $!; sleep " + seconds + "; exit 0' TERM; sleep 100000 & wait"
 	switch {
 	case s.IgnoresStop:
 		return head + "trap '' TERM\nexec sleep 100000\n"
@@ -60,7 +61,7 @@ func (s Service) program(dir string) string {
 		if s.StopTakes > 0 {
 			child = "(" + slow + ") &\n"
 		}
-		return head + "pids=\n" + strings.Repeat(child+"pids=\"$pids $!\"\n", s.Children) + "trap 'kill $pids; exit 0' TERM\nwait\n"
+		return head + "pids=\ntrap 'kill $pids; exit 0' TERM\n" + strings.Repeat(child+"pids=\"$pids $!\"\n", s.Children) + "wait\n"
 	case s.StopTakes > 0:
 		return head + slow + "\n"
 	default:
