@@ -63,16 +63,21 @@ type Timekeeper struct {
 const (
 	// onTime is how late a run may begin and not count as missed.
 	onTime = 2 * time.Minute
+	// ahead is how far what is dealt with may be ahead of the clock, which was set back
+	// then. Beyond it the clock was wrong before, and what it had dealt with comes again:
+	// runs that were taken are known by their ids.
+	ahead = time.Hour
 	// maxMissed bounds how many times are counted one by one.
 	maxMissed = 10000
 )
 
 // Start reads what was dealt with before. A schedule that is new, or another than
-// before, begins now.
-func (k *Timekeeper) Start(now time.Time) error {
+// before, begins now, and so does one of which nothing can be read: a disk in trouble
+// keeps nobody from the snapshots to come.
+func (k *Timekeeper) Start(now time.Time) {
 	before, err := k.Store.Get()
 	if err != nil {
-		return err
+		k.Log.Error("cannot tell which scheduled runs were missed", "error", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -84,7 +89,7 @@ func (k *Timekeeper) Start(now time.Time) error {
 		}
 		k.handled[t.Trigger], k.told[t.Trigger] = h, &Scheduled{}
 	}
-	return k.Store.Put(maps.Clone(k.handled))
+	k.unsaved = true // the first Tick writes it
 }
 
 // Tick begins what is due. What is dealt with is written when the VM is idle, since nothing
@@ -107,6 +112,10 @@ func (k *Timekeeper) Tick(now time.Time) {
 
 // tick needs mu held.
 func (k *Timekeeper) tick(t Timetable, now time.Time) {
+	if handled := k.handled[t.Trigger].Time; handled.Sub(now) > ahead {
+		k.Log.Warn("the clock was set back", "trigger", t.Trigger, "from", handled)
+		k.handled[t.Trigger], k.unsaved = Handled{Cron: t.Cron, Time: now}, true
+	}
 	due, times := t.due(k.handled[t.Trigger].Time, now)
 	if times == 0 {
 		return
@@ -115,7 +124,8 @@ func (k *Timekeeper) tick(t Timetable, now time.Time) {
 	told := k.told[t.Trigger]
 	told.Last = due
 	missed := times - 1
-	if late := now.Sub(due.Add(t.Delay)) > onTime; late && !t.CatchUp {
+	late := now.Sub(due.Add(t.Delay)) > onTime
+	if late && !t.CatchUp {
 		missed++
 	}
 	if missed > 0 {
@@ -125,7 +135,7 @@ func (k *Timekeeper) tick(t Timetable, now time.Time) {
 	if missed == times {
 		return
 	}
-	err := k.Take(Request{ID: runAt(t.Trigger, due), Trigger: t.Trigger, By: "schedule " + t.Cron})
+	err := k.Take(Request{ID: runAt(t.Trigger, due), Trigger: t.Trigger, By: "schedule " + t.Cron, Wait: late})
 	switch {
 	case errors.As(err, new(*BusyError)):
 		told.Skipped++
@@ -140,16 +150,31 @@ func runAt(t Trigger, at time.Time) string {
 	return fmt.Sprintf("%s-%s", t, at.UTC().Format("20060102T150405Z"))
 }
 
-// due is the newest time that is due and not dealt with, and how many there are.
+// due is the newest time that is due and not dealt with, and how many there are, of
+// which no more than maxMissed are counted: then the newest is looked for from nearer by.
 func (t Timetable) due(handled, now time.Time) (due time.Time, times int) {
-	for at := handled; times < maxMissed; times++ {
-		next := t.Times.Next(at)
-		if next.IsZero() || next.Add(t.Delay).After(now) {
-			return due, times
+	due, times = t.count(handled, now)
+	const year = 366 * 24 * time.Hour
+	for window, found := year, times; found == maxMissed && window > time.Minute; window /= 2 {
+		if nearer := now.Add(-t.Delay - window); nearer.After(handled) {
+			var newest time.Time
+			if newest, found = t.count(nearer, now); found > 0 {
+				due = newest
+			}
 		}
-		due, at = next, next
 	}
-	return now.Add(-t.Delay), times // far too many to count: the daemon was down for long
+	return due, times
+}
+
+func (t Timetable) count(after, now time.Time) (newest time.Time, times int) {
+	for ; times < maxMissed; times++ {
+		next := t.Times.Next(after)
+		if next.IsZero() || next.Add(t.Delay).After(now) {
+			break
+		}
+		newest, after = next, next
+	}
+	return newest, times
 }
 
 // Next is when Tick has something to do, at most a while after now: a clock that is

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -55,13 +56,12 @@ func (v *timedVM) boot(now time.Time) {
 		Tables: []agent.Timetable{v.table}, Store: v.store, Take: v.take,
 		Idle: func() bool { return !v.busy }, Log: slog.New(slog.DiscardHandler),
 	}
-	if err := v.keep.Start(now); err != nil {
-		v.t.Fatal(err)
-	}
+	v.keep.Start(now)
+	v.keep.Tick(now)
 }
 
 func (v *timedVM) take(r agent.Request) error {
-	if v.busy {
+	if v.busy && !r.Wait {
 		return &agent.BusyError{Work: "run other"}
 	}
 	if !slices.Contains(v.taken, r.ID) { // else it is joined
@@ -160,6 +160,49 @@ func TestRunIsSkippedWhileOtherWorkHasTheVM(t *testing.T) {
 	}
 	if !v.store.handled[agent.TriggerScheduled].Time.Equal(seven) {
 		t.Error("what was dealt with is not written")
+	}
+}
+
+func TestRunThatIsMadeUpForWaitsForTheVM(t *testing.T) {
+	v := newTimedVM(t, "0 7 * * *", func(t *agent.Timetable) { t.CatchUp = true })
+	v.boot(newYear)
+	v.busy = true // with what the daemon before left
+	v.boot(newYear.Add(12 * time.Hour))
+	if s := v.scheduled(); len(v.taken) != 1 || s.Skipped != 0 {
+		t.Errorf("taken: %q; %+v", v.taken, s)
+	}
+}
+
+func TestClockThatWasYearsAheadLosesNoDay(t *testing.T) {
+	v := newTimedVM(t, "0 7 * * *")
+	v.boot(newYear)
+	v.keep.Tick(newYear.AddDate(70, 0, 0))
+	for day := range 3 {
+		v.keep.Tick(newYear.AddDate(0, 0, day).Add(6 * time.Hour))
+		v.keep.Tick(newYear.AddDate(0, 0, day).Add(7 * time.Hour))
+	}
+	if !slices.Equal(v.taken, []string{"scheduled-20260101T070000Z", "scheduled-20260102T070000Z", "scheduled-20260103T070000Z"}) {
+		t.Errorf("taken: %q", v.taken)
+	}
+}
+
+// brokenStore is on a disk that is full and cannot be read.
+type brokenStore struct{ memory }
+
+func (brokenStore) Put(map[agent.Trigger]agent.Handled) error { return errors.New("no space left") }
+func (brokenStore) Get() (map[agent.Trigger]agent.Handled, error) {
+	return nil, errors.New("input/output error")
+}
+
+func TestDiskInTroubleKeepsNobodyFromScheduledRuns(t *testing.T) {
+	v := newTimedVM(t, "0 7 * * *")
+	v.boot(newYear)
+	v.keep.Store = &brokenStore{}
+	v.keep.Start(newYear)
+	v.keep.Tick(newYear.Add(7 * time.Hour))
+	v.keep.Tick(newYear.Add(7*time.Hour + time.Minute))
+	if len(v.taken) != 1 {
+		t.Errorf("taken: %q", v.taken)
 	}
 }
 

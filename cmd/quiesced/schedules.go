@@ -87,9 +87,7 @@ func keepTime(ctx context.Context, k *agent.Timekeeper, a *agent.Agent) error {
 		return err
 	}
 	k.Idle = func() bool { work, _, _ := a.Now(); return work == "" }
-	if err := k.Start(time.Now()); err != nil {
-		return err
-	}
+	k.Start(time.Now())
 	runner := cron.New(cron.WithLocation(time.UTC))
 	runner.Schedule(wakes{k}, cron.FuncJob(func() { k.Tick(time.Now()) }))
 	k.Tick(time.Now()) // what was missed
