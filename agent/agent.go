@@ -50,7 +50,7 @@ type Agent struct {
 	again chan struct{} // one token has it tried again at once to set jobs going
 
 	admit sync.Mutex // held while a request is matched with the runs there are
-	edit  sync.Mutex // held while the record of a run that has ended is changed
+	edit  sync.Mutex // held while a record is written, or read, changed and written
 
 	mu        sync.Mutex
 	holder    *holder           // guarded by mu: what holds the slot

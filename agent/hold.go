@@ -182,6 +182,13 @@ func (h *hold) tellReport(r Report, outcome bool) {
 	}
 }
 
+// outcome is what was told first.
+func (h *hold) outcome() HoldEnd {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.end
+}
+
 // keep has the run record snapshots whenever it records anything.
 func (h *hold) keep(taken []Snapshot) {
 	h.mu.Lock()

@@ -91,7 +91,7 @@ func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report,
 	said := run.hold.released
 	if end.outcome() {
 		said = run.hold.accounted
-		a.recordOutcome(run, end)
+		a.recordOutcome(run)
 	}
 	select {
 	case <-said:
@@ -110,9 +110,10 @@ func (a *Agent) ResumeHold(ctx context.Context, id string, end HoldEnd) (Report,
 // recordOutcome makes durable, and answers, an outcome that is told after the point in
 // time of a hold that was kept, while the run may be at work setting jobs going. Any
 // other the run records in the end.
-func (a *Agent) recordOutcome(run *Run, end HoldEnd) {
+func (a *Agent) recordOutcome(run *Run) {
 	a.edit.Lock()
 	defer a.edit.Unlock()
+	end := run.hold.outcome() // not what a second caller says
 	report, released := run.hold.lastReport()
 	if !released || isClosed(run.hold.accounted) || run.hold.cutOffErr() != nil || end.Err != "" || a.refuseRepeated(run.ID(), end) != nil {
 		return

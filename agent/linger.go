@@ -103,16 +103,17 @@ func (a *Agent) setLingering(l *lingering) {
 }
 
 // continued gives a request to the hold that lingers, if it is its next. Any other
-// request ends the lingering: it would wait for nothing.
+// that waits for the VM ends the lingering: it would wait for nothing.
 func (a *Agent) continued(r Request) *Run {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l := a.lingering
-	if l == nil {
+	other := l == nil || r.Lease == 0 || r.Level != l.level || len(r.Disks) == 0 || anyOf(r.Disks, l.asked)
+	if l == nil || other && !r.Wait {
 		return nil
 	}
 	a.lingering = nil
-	if r.Lease == 0 || r.Level != l.level || len(r.Disks) == 0 || anyOf(r.Disks, l.asked) {
+	if other {
 		close(l.enough)
 		return nil
 	}
