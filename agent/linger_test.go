@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,9 @@ func TestJobsStayStoppedBetweenADirectorsCallsForOneInstance(t *testing.T) {
 	one := in.resume("hold-1", apitest.DiskCID)
 	if !in.down() || !one.Clean || !*one.Unbroken || one.Reached != agent.LevelStop {
 		t.Errorf("down: %t; after the first disk: %+v", in.down(), one)
+	}
+	if _, err := in.Agent.Take(t.Context(), agent.Request{Level: agent.LevelNone}); !errors.As(err, new(*agent.BusyError)) {
+		t.Errorf("a request that does not wait is told %v", err)
 	}
 	second := in.hold("hold-2", "disk-2")
 	if !in.down() {
