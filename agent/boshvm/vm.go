@@ -26,6 +26,9 @@ func (v VM) Exists() bool {
 	return err == nil && info.IsDir()
 }
 
+// Runs says whether a job is one of the VM's.
+func (v VM) Runs(job string) bool { return exists(v.path("jobs", job)) }
+
 func (v VM) path(elements ...string) string {
 	return filepath.Join(append([]string{v.Root}, elements...)...)
 }

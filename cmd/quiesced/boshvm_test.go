@@ -167,3 +167,26 @@ func TestCheckConfigShowsWhatTheStemcellSays(t *testing.T) {
 		t.Errorf("without a look at the machine: %s", r.err)
 	}
 }
+
+func TestOnlyADirectorsVMTakesSnapshotsAsOne(t *testing.T) {
+	w, bus := newWorld(t), apitest.StartDirectorBus(t, false)
+	w.onStemcell(bus, apitest.AgentCN)
+	w.appendConfig(fmt.Sprintf("self_snapshot_schedule: %q\n", everySecond))
+	scheduled := func() []api.Scheduled {
+		w.start()
+		defer w.end()
+		var s api.Status
+		w.must(json.Unmarshal([]byte(w.run("status", "--json").out), &s))
+		return s.Scheduled
+	}
+	const why = "has no job \"director\", so this is no director's VM"
+	if all := scheduled(); len(all) != 0 || !strings.Contains(w.log.String(), "self_snapshot_schedule: ") {
+		t.Errorf("scheduled are %+v, the log says\n%s", all, w.log)
+	}
+	w.mustSay(w.run("check-config"), exitUsage, why)
+	w.must(os.MkdirAll(filepath.Join(w.dir, "jobs/director"), 0o700))
+	if all := scheduled(); len(all) != 1 || all[0].Trigger != "self" {
+		t.Errorf("on a director's VM scheduled are %+v", all)
+	}
+	w.mustSay(w.run("check-config"), exitOK)
+}

@@ -33,7 +33,7 @@ func checkConfigVerb(g *globals) *cobra.Command {
 				return usageError{err}
 			}
 			vm, err := c.found()
-			if err := errors.Join(append(checkMachine(c), err, c.Listen.TCP.checkFiles())...); err != nil {
+			if err := errors.Join(append(checkMachine(c), err, c.checkSelf(), c.Listen.TCP.checkFiles())...); err != nil {
 				return usageError{err}
 			}
 			return g.checked(c, vm)

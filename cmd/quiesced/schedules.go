@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"path/filepath"
@@ -48,12 +49,34 @@ func (c *Config) checkSchedules(d *document) {
 	}
 }
 
+// checkSelf says why a VM's snapshots are none of a director's own VM, though they are
+// to be taken as such: the CPI would be told a wrong owner. What is no stemcell's VM is
+// what its operator says.
+func (c *Config) checkSelf() error {
+	vm := c.stemcell()
+	if c.SelfSnapshotSchedule == "" || vm == nil || vm.Runs(directorsJob) {
+		return nil
+	}
+	return fmt.Errorf("self_snapshot_schedule: %s has no job %q, so this is no director's VM (snapshot_schedule is for any other)",
+		filepath.Join(vm.Root, "jobs"), directorsJob)
+}
+
+// directorsJob is the job that makes a VM a director's.
+const directorsJob = "director"
+
 // timekeeper has the timetables of the configuration; nil where nothing is scheduled.
 func (c *Config) timekeeper(log *slog.Logger) *agent.Timekeeper {
+	wrong := c.checkSelf()
+	if wrong != nil {
+		log.Error("no snapshot is taken by a schedule that is not this VM's", "error", wrong)
+	}
 	var tables []agent.Timetable
 	for _, one := range c.schedules() {
 		times, err := schedule.Parse(one.cron)
 		if one.cron == "" || err != nil { // which check has told
+			continue
+		}
+		if one.trigger == agent.TriggerSelf && wrong != nil {
 			continue
 		}
 		tables = append(tables, agent.Timetable{
