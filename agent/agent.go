@@ -104,20 +104,25 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r, err := a.Settings.completed(r)
-	if err != nil {
-		if r.Lease == 0 || !errors.As(err, new(*NotAttachedError)) { // a director asks for inactive disks, too
-			a.observeRefusal(r)
-		}
-		return nil, err
+	r, wrong := a.Settings.completed(r)
+	gone := errors.As(wrong, new(*NotAttachedError)) // all else of the request is good
+	if wrong != nil && !gone {
+		a.observeRefusal(r)
+		return nil, wrong
 	}
 	a.admit.Lock()
 	defer a.admit.Unlock()
 	if a.lifetime.Err() != nil {
 		return nil, &RefusedError{Err: ErrStopping}
 	}
-	if run, err := a.known(r); run != nil || err != nil {
+	if run, err := a.known(r); run != nil || err != nil { // its disk may have been detached since
 		return run, err
+	}
+	if gone {
+		if r.Lease == 0 { // a director asks for inactive disks, too
+			a.observeRefusal(r)
+		}
+		return nil, wrong
 	}
 	if !a.Settings.Enabled {
 		return a.disabled(r), nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,6 +236,30 @@ func TestHoldsAreKnownToTheNextDaemon(t *testing.T) {
 	slices.Sort(cids)
 	if !slices.Equal(cids, []string{"snap of disk-1", "snap of disk-2"}) {
 		t.Errorf("the catalogue has %q", cids)
+	}
+}
+
+func TestHoldIsKnownWhenItsDiskWasDetachedSince(t *testing.T) {
+	var detached atomic.Bool
+	in := newInstance(t, func(s *agent.Settings) {
+		disks := s.Disks
+		s.Attached = func() ([]quiesce.Disk, error) {
+			if detached.Load() {
+				return nil, nil
+			}
+			return disks, nil
+		}
+	})
+	first := in.hold("hold-1", apitest.DiskCID)
+	in.resume("hold-1", apitest.DiskCID)
+	detached.Store(true)
+	again := agent.Request{ID: "hold-1", Level: agent.LevelStop, Disks: []string{apitest.DiskCID}, Lease: time.Minute, Wait: true}
+	if run, err := in.Agent.Take(t.Context(), again); err != nil || run != first {
+		t.Errorf("asked for again: %v", err)
+	}
+	again.ID = "hold-2"
+	if _, err := in.Agent.Take(t.Context(), again); !errors.As(err, new(*agent.NotAttachedError)) {
+		t.Errorf("another hold of the disk: %v", err)
 	}
 }
 

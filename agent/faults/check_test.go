@@ -22,7 +22,7 @@ const soon = 3 * time.Second
 // check asserts what must hold after a fault, from outside. unrecorded says that
 // the run may have been cut off before its record was durable.
 func (v *vm) check(unrecorded bool, h hardships) error {
-	if !v.bed.writable(soon) {
+	if !v.bed.writable(2 * soon) { // the budget of a freeze
 		return errors.New("THE FILESYSTEM CANNOT BE WRITTEN TO")
 	}
 	limit := patience

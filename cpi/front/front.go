@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -134,8 +135,21 @@ func (f *Front) Refuse(e *cpi.Error) Ending {
 // say writes a line of our own while nothing is held.
 func (f *Front) say(text string) { _, _ = fmt.Fprintln(f.Stderr, notePrefix+oneLine(text)) }
 
-// oneLine is for errors that are several.
-func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
+// maxTold bounds what is told in one line: an error may quote all that a CPI printed.
+const maxTold = 4096
+
+// oneLine is for errors that are several, or hold what others printed.
+func oneLine(text string) string {
+	if len(text) > maxTold {
+		text = strings.ToValidUTF8(text[:maxTold], "") + " …"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ReplaceAll(text, "\n", "; "))
+}
 
 func (f *Front) alert(ctx context.Context, a Alert, say func(string)) {
 	ctx, cancel := context.WithTimeout(ctx, f.Config.NoDaemonTimeout)
