@@ -36,6 +36,7 @@ var allowedImports = map[string][]string{
 	"agent":                       {"quiesce", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "quiesce/jobs/processes", "cpi"},
 	"agent/faults":                {},
 	"agent/schedule":              {},
+	"agent/retention":             {},
 	"agent/boshvm":                {},
 	"agent/wire":                  {"agent", "quiesce", "quiesce/jobs", "cpi"},
 	"agent/journal":               {"agent", "agent/wire"},
