@@ -94,8 +94,11 @@ type Arg struct {
 	// Name is for errors.
 	Name string
 
-	// Into is a pointer, as for json.Unmarshal. A null is refused.
+	// Into is a pointer, as for json.Unmarshal.
 	Into any
+
+	// Nullable lets a null pass, which leaves Into alone.
+	Nullable bool
 }
 
 // Bind takes the arguments of a decoded request apart. There must be as many
@@ -107,6 +110,9 @@ func (r Request) Bind(args ...Arg) error {
 	}
 	for i, arg := range args {
 		raw, ok := r.Arguments[i].(json.RawMessage)
+		if arg.Nullable && string(raw) == "null" {
+			continue
+		}
 		if !ok || string(raw) == "null" || json.Unmarshal(raw, arg.Into) != nil {
 			return Errorf(CpiError, "cannot do %s: argument %d (%s) is not %s",
 				r.Method, i+1, arg.Name, kind(arg.Into))

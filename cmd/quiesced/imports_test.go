@@ -63,7 +63,7 @@ var confined = map[string][]string{
 	"github.com/spf13/cobra":        {"cmd"},
 	"go.yaml.in/yaml":               {"quiesce/jobs", "cmd"},
 	"github.com/jedib0t/go-pretty":  {"cmd"},
-	"github.com/moby/sys/mountinfo": {"agent/boshvm", "quiesce", "quiesce/jobs", "quiesce/netclass"},
+	"github.com/moby/sys/mountinfo": {"agent/boshvm", "cpi/local", "quiesce", "quiesce/jobs", "quiesce/netclass"},
 	"github.com/robfig/cron":        {"agent/schedule", "cmd"},
 	"github.com/coreos/go-systemd":  {"quiesce/systemd", "cmd"},
 	"github.com/godbus/dbus":        {"quiesce/systemd"},

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/quiesced/quiesced/cpi"
 )
@@ -38,6 +39,8 @@ func checkCID(cid string) error {
 		reason = "it is empty"
 	case len(cid) > maxCID:
 		reason = fmt.Sprintf("it is longer than %d bytes", maxCID)
+	case !utf8.ValidString(cid):
+		reason = "it is not UTF-8" // in JSON it would be another
 	case strings.ContainsAny(cid, "/\x00"):
 		reason = "it holds a slash or a NUL"
 	case cid[0] == '.':

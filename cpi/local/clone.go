@@ -9,14 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// method is how a clone was made.
-type method string
-
-const (
-	reflink method = "reflink" // blocks are shared; fixed at one moment
-	copied  method = "copy"    // the data was read and written, holes left out
-)
-
 // clone makes dst, which is empty, the same as src. A reflink writes out what
 // is dirty of src and then takes the file as it is at one moment; a copy is
 // only as consistent as src is quiet.

@@ -163,7 +163,7 @@ func TestMetadataOfADiskIsMerged(t *testing.T) {
 	}
 	delete(got, "created_at")
 	want := map[string]any{
-		"vm_cid": "vm-1", "cloud_properties": map[string]any{"type": "fast"},
+		"vm_cid": "vm-1", "size": float64(mib), "cloud_properties": map[string]any{"type": "fast"},
 		"metadata": map[string]any{"a": 1.0, "b": []any{3.0}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -71,7 +71,7 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"create_disk", `["1",{},"vm"]`, "size"},
 		{"create_disk", `[1.5,{},"vm"]`, "size"},
 		{"create_disk", `[1,"",""]`, "cloud_properties"},
-		{"create_disk", `[1,{},null]`, "vm_cid"},
+		{"create_disk", `[1,{},1]`, "vm_cid"},
 		{"delete_snapshot", `[null]`, "snapshot_cid"},
 		{"delete_disk", `["../x"]`, `"../x"`},
 	} {

@@ -24,9 +24,9 @@ import (
 
 const mib = 1 << 20
 
-func open(t *testing.T, root string) *local.Images {
+func open(t *testing.T, root string) *local.Store {
 	t.Helper()
-	m, err := local.NewImages(root, io.Discard)
+	m, err := local.Open(root, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestASnapshotIsTheDiskAtItsTime(t *testing.T) {
 			root := tt.mount(t)
 			addDisk(t, root, "disk-1", 5*mib+123)
 			var notes bytes.Buffer
-			m, err := local.NewImages(root, &notes)
+			m, err := local.Open(root, &notes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +241,7 @@ func TestARootThatIsNoDirectoryIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, root := range []string{"", "relative", file, file + "/below", filepath.Join(t.TempDir(), "missing")} {
-		if _, err := local.NewImages(root, io.Discard); !errors.Is(err, cpi.CpiError) {
+		if _, err := local.Open(root, io.Discard); !errors.Is(err, cpi.CpiError) {
 			t.Errorf("%q: got %v", root, err)
 		}
 	}

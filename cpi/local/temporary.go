@@ -13,7 +13,7 @@ import (
 
 const temporaryPrefix = ".tmp-"
 
-// temporary is a file that is not whole yet. Its maker holds a lock on it,
+// temporary is a file, or a subvolume, that is not whole yet. Its maker holds a lock on it,
 // which the kernel releases when the maker dies: an unlocked temporary is
 // nobody's. Its name is never used again, so that whoever removes it removes no
 // other.
@@ -56,7 +56,7 @@ func lockLinked(file *os.File) (bool, error) {
 	return stat.Nlink > 0, nil
 }
 
-// rename gives the file its name, and lets go of it.
+// rename gives it its name, and lets go of it.
 func (t *temporary) rename(path string) error {
 	if err := os.Rename(t.path, path); err != nil {
 		return err
@@ -65,17 +65,17 @@ func (t *temporary) rename(path string) error {
 	return t.Close()
 }
 
-// discard removes a file that was not renamed. It may be called after rename,
+// discard removes what was not renamed. It may be called after rename,
 // and does nothing then.
 func (t *temporary) discard() {
 	if t.path != "" {
-		os.Remove(t.path)
+		_ = removeData(t.path)
 		t.Close()
 	}
 }
 
 // sweep removes what processes that died left behind: temporaries, and after
-// them sidecars whose image never got its name.
+// them sidecars whose data never got its name.
 func (f folder) sweep() error {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
@@ -112,17 +112,22 @@ func sweepTemporary(path string) error {
 		}
 		return err
 	}
-	return removeIfThere(path)
+	err = removeData(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
-// sweepSidecar looks for the temporary image first: publish renames it to the
-// image, so that in this order one of the two is seen as long as the maker
-// lives.
+// sweepSidecar looks for temporary data first: publish renames it to the data, so that
+// in this order one of the two is seen as long as the maker lives.
 func (f folder) sweepSidecar(cid string) error {
-	for _, name := range []string{temporaryPrefix + cid + imageSuffix, cid + imageSuffix} {
-		_, err := os.Lstat(filepath.Join(f.dir, name))
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
+	for _, prefix := range []string{temporaryPrefix, ""} {
+		for _, d := range drivers {
+			_, err := os.Lstat(f.entry(d, prefix+cid).path)
+			if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	return removeIfThere(f.sidecar(cid))
