@@ -24,6 +24,7 @@ var allowedImports = map[string][]string{
 	"quiesce/guard":               {"quiesce/failpoint"},
 	"quiesce/failpoint":           {},
 	"quiesce/writeout":            {},
+	"quiesce/fscheck":             {},
 	"quiesce/loopfs":              {},
 	"quiesce/jobs":                {"quiesce/failpoint", "quiesce/jobs/processes"},
 	"quiesce/jobs/processes":      {},
@@ -70,7 +71,7 @@ var confined = map[string][]string{
 	"github.com/google/uuid":        {"agent"},
 	"golang.org/x/sync":             {"cmd"},
 	"golang.org/x/term":             {"cmd"},
-	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/front", "cpi/local", "quiesce", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/writeout", "cmd"},
+	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/front", "cpi/local", "quiesce", "quiesce/fscheck", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/writeout", "cmd"},
 }
 
 // listed is what go list says of a package.
