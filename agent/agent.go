@@ -50,15 +50,16 @@ type Agent struct {
 	again chan struct{} // one token has it tried again at once to set jobs going
 
 	admit sync.Mutex // held while a request is matched with the runs there are
-	edit  sync.Mutex // held while a record is written, or read, changed and written
+	edit  sync.Mutex // held while records and snapshots are written, or read, changed and written
+
+	catalogue *catalogue // set before the first request
 
 	mu        sync.Mutex
 	holder    *holder           // guarded by mu: what holds the slot
 	runs      map[string]*Run   // guarded by mu: under way, or ended without a record
 	order     []string          // guarded by mu: ids of runs, oldest first
-	unsaved   map[string]Record // guarded by mu: records that the journal would not take
-	history   *history          // guarded by mu: what the records come to, nil when it must be found out
-	changes   int               // guarded by mu: how often records changed
+	unsaved   Change            // guarded by mu: what the journal would not take
+	last      *Report           // guarded by mu: of the run that ended last, nil for none
 	stuck     []guard.Recovered // guarded by mu: what recovery could not thaw
 	left      *Held             // guarded by mu: of the jobs what could not be set going, nil for nothing
 	unread    error             // guarded by mu: records of freezes that could not be made good nor understood
@@ -74,11 +75,11 @@ const keptRuns = 64
 // New makes an agent. Recover must be called before the first request.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts:   p,
-		slot:    make(chan struct{}, 1),
-		runs:    map[string]*Run{},
-		unsaved: map[string]Record{},
-		again:   make(chan struct{}, 1),
+		Parts:     p,
+		slot:      make(chan struct{}, 1),
+		runs:      map[string]*Run{},
+		again:     make(chan struct{}, 1),
+		catalogue: newCatalogue(nil),
 	}
 	if a.Supervisor == nil {
 		a.Supervisor = jobs.None{}
@@ -145,7 +146,7 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 func (a *Agent) known(r Request) (*Run, error) {
 	run, err := a.Find(r.ID)
 	if errors.Is(err, ErrUnknownTask) {
-		return nil, nil
+		return nil, a.refuseForgotten(r.ID)
 	}
 	if err != nil {
 		return nil, err
@@ -159,12 +160,21 @@ func (a *Agent) known(r Request) (*Run, error) {
 	return run, nil
 }
 
+// refuseForgotten refuses the id of a run that is not remembered any more, but whose
+// snapshots are.
+func (a *Agent) refuseForgotten(id string) error {
+	if taken := a.catalogue.ofRun(id); len(taken) > 0 {
+		return refuse("id", "%q was used for the run that took snapshot %q", id, taken[0].CID)
+	}
+	return nil
+}
+
 // Find is the run with an id, under way or ended; ErrUnknownTask if none is
 // known.
 func (a *Agent) Find(id string) (*Run, error) {
 	a.mu.Lock()
 	run, ok := a.runs[id]
-	unsaved, waits := a.unsaved[id]
+	unsaved, waits := a.unsaved.record(id)
 	a.mu.Unlock()
 	switch {
 	case ok:

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,16 +19,33 @@ func (p *performer) finish(err, resumed error) Report {
 	report := p.report(err, resumed)
 	p.record.Report = &report
 	p.record.Held = p.agent.leftOf(p.run.ID())
-	p.record.Snapshots = p.snapshots(report)
 	p.record.Phase = ""
 	failpoint.Hit("unreported")
-	if err := p.save(); err != nil {
-		p.agent.keepUnsaved(p.record, err)
-	} else if !unresolved(report) {
+	if p.saveReport(report) && !unresolved(report) {
 		failpoint.Hit("reported")
 		p.discard()
 	}
 	return report
+}
+
+// saveReport makes the record durable with the snapshots of its report, and none that was
+// told of before. It returns false where that has to be done later.
+func (p *performer) saveReport(report Report) bool {
+	a := p.agent
+	a.edit.Lock()
+	defer a.edit.Unlock()
+	c := Change{Records: []Record{p.record}, Snapshots: p.snapshots(report)}
+	for _, s := range a.catalogue.ofRun(p.run.ID()) {
+		if !slices.ContainsFunc(c.Snapshots, func(n Snapshot) bool { return n.Key() == s.Key() }) {
+			c.Gone = append(c.Gone, s.Key())
+		}
+	}
+	err := a.write(c)
+	if err != nil {
+		a.keepUnsaved(c)
+		a.Log.Error("cannot record the run; trying again", "run", p.run.ID(), "error", err)
+	}
+	return err == nil
 }
 
 // publish tells everybody that the run has ended.
@@ -41,34 +59,18 @@ func (p *performer) publish(report Report) {
 // under one CID cannot both be deleted, and the director's database would not
 // take the second.
 func (p *performer) rejectRepeated() {
-	owner, err := p.agent.owners(p.run.ID())
-	if err != nil {
-		p.agent.Log.Error("cannot compare the new CIDs with the catalogue", "run", p.run.ID(), "error", err)
-	}
+	ours := map[string]string{}
 	for _, c := range p.calls {
 		if c.cid == "" {
 			continue
 		}
-		if other, taken := owner[c.cid]; taken {
+		if other := cmp.Or(p.agent.catalogue.owner(c.cid, p.run.ID()), ours[c.cid]); other != "" {
 			c.err = fmt.Errorf("the CPI answered the CID %q, which belongs to %s", c.cid, other)
 			c.cid = ""
 			continue
 		}
-		owner[c.cid] = fmt.Sprintf("the snapshot of disk %q in this run", c.disk)
+		ours[c.cid] = fmt.Sprintf("the snapshot of disk %q in this run", c.disk)
 	}
-}
-
-// owners are the snapshots of other runs than one, by their CIDs, in words. It is
-// there with an error, too.
-func (a *Agent) owners(but string) (map[string]string, error) {
-	owner := map[string]string{}
-	known, err := a.Snapshots()
-	for _, s := range known {
-		if s.RunID != but && s.CID != "" {
-			owner[s.CID] = fmt.Sprintf("the snapshot of disk %q in run %s", s.DiskCID, s.RunID)
-		}
-	}
-	return owner, err
 }
 
 // report says what happened. Its error and outcome come from the steps, its
@@ -203,16 +205,12 @@ func (p *performer) outcome(err, resumed error) (Outcome, string) {
 func (p *performer) snapshots(r Report) []Snapshot {
 	var all []Snapshot
 	for i, d := range r.Disks {
-		s := Snapshot{
-			CID: d.SnapshotCID, DiskCID: d.CID, State: SnapshotKnown, Clean: d.Clean, Level: r.Reached,
-			Trigger: r.Trigger, RunID: r.ID, By: r.By, Created: p.calls[i].sent, Note: r.Reason,
+		if d.SnapshotCID == "" && !d.Unresolved {
+			continue
 		}
-		if d.Unresolved {
-			s.State, s.Note = SnapshotUnresolved, d.Error
-		}
-		if s.CID != "" || d.Unresolved {
-			all = append(all, s)
-		}
+		s := p.record.snapshot(d, r)
+		s.Created = p.calls[i].sent
+		all = append(all, s)
 	}
 	return all
 }

@@ -57,7 +57,6 @@ type hold struct {
 	cut     error         // guarded by mu: why the holder's word is not waited for any more, nil while it is
 	kept    bool          // guarded by mu: he said that the point in time is fixed while he had the lease
 	report  *Report       // guarded by mu: the newest
-	taken   []Snapshot    // guarded by mu: what was told after the first report, as it is recorded
 }
 
 func newHold(r Request, cancel context.CancelCauseFunc) *hold {
@@ -187,19 +186,6 @@ func (h *hold) outcome() HoldEnd {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.end
-}
-
-// keep has the run record snapshots whenever it records anything.
-func (h *hold) keep(taken []Snapshot) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.taken = taken
-}
-
-func (h *hold) toRecord() []Snapshot {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.taken
 }
 
 func (h *hold) lastReport() (Report, bool) {

@@ -126,20 +126,19 @@ func (a *Agent) recordOutcome(run *Run) {
 		return
 	}
 	report.Disks = slices.Clone(report.Disks)
-	record.Snapshots = nil
+	var taken []Snapshot
 	for i := range report.Disks {
 		d := &report.Disks[i]
 		if d.SnapshotCID = end.Snapshots[d.CID]; d.SnapshotCID == "" {
 			return
 		}
 		d.Clean = true
-		record.Snapshots = append(record.Snapshots, record.snapshotOf(*d, report, SnapshotKnown, report.Reason))
+		taken = append(taken, record.snapshot(*d, report))
 	}
 	report.Clean, report.Outcome, report.Ended = true, OutcomeSucceeded, time.Now()
-	if err := a.put(record); err != nil {
+	if err := a.write(Change{Snapshots: taken}); err != nil {
 		return
 	}
-	run.hold.keep(record.Snapshots)
 	run.hold.tellReport(report, true)
 }
 
@@ -174,8 +173,7 @@ func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 	if err := a.refuseRepeated(run.ID(), end); err != nil {
 		return report, err
 	}
-	record.settle(end)
-	if err := a.put(record); err != nil {
+	if err := a.write(record.settle(end)); err != nil {
 		return report, fmt.Errorf("cannot record the snapshot of run %s: %w", run.ID(), err)
 	}
 	a.Log.Warn("the holder told what became of its snapshot after the hold had ended", "run", run.ID())
@@ -185,12 +183,8 @@ func (a *Agent) amend(run *Run, report Report, end HoldEnd) (Report, error) {
 
 // refuseRepeated refuses a CID that another run's snapshot has.
 func (a *Agent) refuseRepeated(id string, end HoldEnd) error {
-	owners, err := a.owners(id)
-	if err != nil {
-		a.Log.Error("cannot compare the new CIDs with the catalogue", "run", id, "error", err)
-	}
 	for disk, cid := range end.Snapshots {
-		if other, taken := owners[cid]; taken {
+		if other := a.catalogue.owner(cid, id); other != "" {
 			return refuse("snapshots", "the CID %q of disk %q's snapshot belongs to %s", cid, disk, other)
 		}
 	}
@@ -214,20 +208,16 @@ func (r *Report) lacks(end HoldEnd) bool {
 	return false
 }
 
-// settle puts what a holder tells late into the record of its hold.
-func (r *Record) settle(end HoldEnd) {
+// settle puts what a holder tells late into the record of its hold. Of its snapshots that
+// touches those alone of which nobody knew.
+func (r *Record) settle(end HoldEnd) Change {
+	var c Change
 	report := *r.Report
 	report.Disks = slices.Clone(report.Disks)
 	kept := report.Unbroken != nil && *report.Unbroken && report.Reason == ""
 	for disk := range end.Snapshots {
 		if !slices.ContainsFunc(report.Disks, func(d DiskResult) bool { return d.CID == disk }) {
 			report.Disks = append(report.Disks, DiskResult{CID: disk, Unresolved: true})
-		}
-	}
-	var left []Snapshot
-	for _, s := range r.Snapshots {
-		if s.State != SnapshotUnresolved {
-			left = append(left, s)
 		}
 	}
 	for i := range report.Disks {
@@ -239,22 +229,16 @@ func (r *Record) settle(end HoldEnd) {
 		switch {
 		case told:
 			d.SnapshotCID, d.Clean, d.Unresolved, d.Error = cid, kept, false, ""
-			left = append(left, r.snapshotOf(*d, report, SnapshotKnown, report.Reason))
+			c.Snapshots = append(c.Snapshots, r.snapshot(*d, report))
 		case end.Err != "":
+			c.Gone = append(c.Gone, r.snapshot(*d, report).Key())
 			d.Unresolved, d.Error = false, (&HolderError{end.Err}).Error()
-		default:
-			left = append(left, r.snapshotOf(*d, report, SnapshotUnresolved, d.Error))
 		}
 	}
 	report.Clean = !slices.ContainsFunc(report.Disks, func(d DiskResult) bool { return !d.Clean })
-	r.Report, r.Snapshots = &report, left
-}
-
-func (r *Record) snapshotOf(d DiskResult, report Report, state SnapshotState, note string) Snapshot {
-	return Snapshot{
-		CID: d.SnapshotCID, DiskCID: d.CID, State: state, Clean: d.Clean, Level: report.Reached, Trigger: report.Trigger,
-		RunID: report.ID, By: report.By, Created: r.Started, Note: note,
-	}
+	r.Report = &report
+	c.Records = []Record{*r}
+	return c
 }
 
 // answerHolder gives the holder a report as soon as nothing is frozen any more, and
@@ -278,8 +262,7 @@ func (p *performer) answerHolder(err, stuck error) {
 	}
 	if told {
 		p.remember()
-		p.record.Snapshots = p.snapshots(r)
-		if saveErr := p.save(); saveErr != nil {
+		if saveErr := p.save(p.snapshots(r)...); saveErr != nil {
 			p.agent.Log.Error("cannot record the snapshot yet", "run", p.run.ID(), "error", saveErr)
 			told = false // the report that is recorded in the end tells of it
 		}

@@ -145,26 +145,11 @@ func (a *Agent) updateHeld(h Held) {
 		if h.Empty() {
 			r.Held = nil
 		}
-		err = errors.Join(err, a.put(r))
+		err = errors.Join(err, a.write(Change{Records: []Record{r}}))
 	}
 	if err != nil {
 		a.Log.Error("cannot record what is held of the jobs", "run", h.Run, "error", err)
 	}
-}
-
-// recordOf is the newest record of a run.
-func (a *Agent) recordOf(id string) (Record, bool, error) {
-	a.mu.Lock()
-	r, ok := a.unsaved[id]
-	a.mu.Unlock()
-	if ok {
-		return r, true, nil
-	}
-	r, ok, err := a.Journal.Get(id)
-	if err != nil {
-		return r, ok, a.journalFailed(err)
-	}
-	return r, ok, nil
 }
 
 // leftOf is what a run has left of the jobs, nil for nothing.

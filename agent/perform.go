@@ -379,14 +379,11 @@ func (p *performer) await(c *call) {
 	})
 }
 
-// save makes the record durable. A holder's word may have been recorded meanwhile.
-func (p *performer) save() error {
+// save makes the record durable, and what of its snapshots is to be known.
+func (p *performer) save(taken ...Snapshot) error {
 	p.agent.edit.Lock()
 	defer p.agent.edit.Unlock()
-	if h := p.run.hold; h != nil && p.record.Report == nil && h.toRecord() != nil {
-		p.record.Snapshots = h.toRecord()
-	}
-	return p.agent.put(p.record)
+	return p.agent.write(Change{Records: []Record{p.record}, Snapshots: taken})
 }
 
 // discard removes what the CPI printed, once nothing depends on it.

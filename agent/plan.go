@@ -99,6 +99,7 @@ type Plan struct {
 	Degraded    string // why it is less
 	LevelNote   string // why it is another one, and as good
 	Disks       []quiesce.Disk
+	Sizes       map[string]int64     // of the disks in bytes, by CID, where they are known
 	Filesystems []quiesce.Filesystem // to be written out, and frozen at level freeze and above
 	Holds       bool                 // somebody else takes the snapshots
 	JobsAtRest  bool                 // the director has stopped the jobs: they are left so
@@ -123,7 +124,7 @@ func newPlan(r Request, s *Settings, disks []quiesce.Disk, on *quiesce.Contents,
 	if len(disks) == 0 {
 		return nil, refuse("disks", "this instance has no persistent disk")
 	}
-	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, Holds: r.Lease != 0, CPIFreezes: s.CPIFreezes}
+	p := &Plan{Asked: r.Level, Level: r.Level, Disks: disks, Sizes: on.Sizes, Holds: r.Lease != 0, CPIFreezes: s.CPIFreezes}
 	if err := p.reach(r, on.Filesystems, in); err != nil {
 		return nil, err
 	}

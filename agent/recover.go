@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -28,7 +27,7 @@ var errCutOff = errors.New("the daemon ended")
 func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 	a.noteStuck(left)
 	a.noteUnread(unread)
-	records, err := a.Journal.All()
+	records, err := a.load()
 	if err != nil {
 		return a.journalFailed(err)
 	}
@@ -39,6 +38,18 @@ func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 		}
 	}
 	return nil
+}
+
+// load reads the catalogue and the records.
+func (a *Agent) load() ([]Record, error) {
+	snapshots, err := a.Journal.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	a.catalogue = newCatalogue(snapshots)
+	records, err := a.Journal.All()
+	a.know(Change{Records: records})
+	return records, err
 }
 
 // recoverHeld goes first on with the run that holds jobs, and returns the records of
@@ -168,7 +179,7 @@ func (p *performer) adopt(left []guard.Recovered) {
 
 // adoptHolder takes over what the holder had told of a disk's snapshot.
 func (p *performer) adoptHolder(c *call) {
-	for _, s := range p.record.Snapshots {
+	for _, s := range p.agent.catalogue.ofRun(p.run.ID()) {
 		if s.DiskCID == c.disk && s.State == SnapshotKnown {
 			c.cid = s.CID
 			p.run.hold.adopt(HoldEnd{Snapshots: map[string]string{c.disk: s.CID}})
@@ -313,55 +324,4 @@ func (a *Agent) refuseStuck(r Request) error {
 		errs = append(errs, s.Err)
 	}
 	return refuse("", "something is still frozen from before: %w", errors.Join(errs...))
-}
-
-// keepUnsaved holds a record that the journal did not take. What the CPI
-// printed stays on disk meanwhile, so that even a crash now loses no CID.
-func (a *Agent) keepUnsaved(r Record, err error) {
-	a.Log.Error("cannot record the run; trying again", "run", r.Request.ID, "error", err)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.unsaved[r.Request.ID] = r
-	a.recordsChanged()
-}
-
-// recordsChanged needs mu held.
-func (a *Agent) recordsChanged() {
-	a.history = nil
-	a.changes++
-}
-
-// retryUnsaved tries the records that the journal did not take. It holds the VM
-// meanwhile: no deletion must change them.
-func (a *Agent) retryUnsaved() {
-	if len(a.waiting()) == 0 || a.acquire("recording the runs before", nil) != nil {
-		return
-	}
-	defer a.release()
-	a.edit.Lock() // a holder may tell late what such a record lacks
-	defer a.edit.Unlock()
-	for _, r := range a.waiting() {
-		if a.put(r) == nil {
-			a.Log.Info("recorded the run", "run", r.Request.ID)
-		}
-	}
-}
-
-// waiting are the records that the journal did not take.
-func (a *Agent) waiting() []Record {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Collect(maps.Values(a.unsaved))
-}
-
-// put makes a record durable, which replaces one that was not taken before.
-func (a *Agent) put(r Record) error {
-	if err := a.Journal.Put(r); err != nil {
-		return a.journalFailed(err)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.unsaved, r.Request.ID)
-	a.recordsChanged()
-	return nil
 }

@@ -102,27 +102,3 @@ type Thaw struct {
 	State     string // thawed; unconfirmed where no canary saw it; lost to somebody else; or what is stuck
 	FrozenFor time.Duration
 }
-
-// SnapshotState is where a snapshot stands in its life.
-type SnapshotState string
-
-// The states of a snapshot in the catalogue.
-const (
-	SnapshotKnown      SnapshotState = "known"
-	SnapshotUnresolved SnapshotState = "unresolved" // the CPI was told to make it and gave no usable answer
-	SnapshotDeleting   SnapshotState = "deleting"   // the CPI was told to delete it and has not said that it did
-)
-
-// Snapshot is one entry of the catalogue.
-type Snapshot struct {
-	CID     string // "" when unresolved
-	DiskCID string
-	State   SnapshotState
-	Clean   bool
-	Level   Level // reached
-	Trigger Trigger
-	RunID   string
-	By      string
-	Created time.Time
-	Note    string // why not clean, or what is unresolved
-}

@@ -11,8 +11,9 @@ import (
 
 // Contents is what a survey found on disks.
 type Contents struct {
-	Filesystems []Filesystem // each superblock once, what is stacked upon another before it
-	Notes       []string     // what else lies there that an operator should know of
+	Filesystems []Filesystem     // each superblock once, what is stacked upon another before it
+	Notes       []string         // what else lies there that an operator should know of
+	Sizes       map[string]int64 // of the disks in bytes, by CID; none of a disk of unknown size
 }
 
 // contents is Contents being collected.
@@ -23,6 +24,7 @@ type contents struct {
 	swaps     []swap
 	journals  []journal // of what the survey's table shows
 	devices   []string  // every block device of the disks
+	sizes     map[string]int64
 	found     []found
 }
 
@@ -43,7 +45,7 @@ func (s *Survey) Filesystems(disks []Disk) (*Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contents{survey: s, disks: disks, swaps: swaps, journals: s.journals()}
+	c := &contents{survey: s, disks: disks, swaps: swaps, journals: s.journals(), sizes: map[string]int64{}}
 	c.elsewhere = &elsewhere{survey: s, known: c.known()}
 	for _, d := range disks {
 		if err := c.disk(d); err != nil {
@@ -53,7 +55,7 @@ func (s *Survey) Filesystems(disks []Disk) (*Contents, error) {
 	if err := c.rank(); err != nil {
 		return nil, err
 	}
-	all := &Contents{Notes: c.notes()}
+	all := &Contents{Notes: c.notes(), Sizes: c.sizes}
 	for _, f := range c.found {
 		all.Filesystems = append(all.Filesystems, f.Filesystem)
 	}
@@ -92,6 +94,9 @@ func (c *contents) disk(d Disk) error {
 			return fmt.Errorf("cannot use device %q of disk %q: %w", d.Device, d.CID, err)
 		}
 		devices = []string{device}
+	}
+	if size := c.survey.size(devices); size > 0 {
+		c.sizes[d.CID] = size
 	}
 	e := c.survey.extentOf(devices)
 	for i, m := range mounts {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -89,6 +91,29 @@ func (s *Survey) wholes(name string) []string {
 	down(name)
 	return found
 }
+
+// size is that of the whole devices at the bottom of some, in bytes, 0 where one's is not
+// known.
+func (s *Survey) size(devices []string) int64 {
+	var wholes []string
+	for _, device := range devices {
+		wholes = append(wholes, s.wholes(device)...)
+	}
+	slices.Sort(wholes)
+	var sum int64
+	for _, name := range slices.Compact(wholes) {
+		text, _ := os.ReadFile(s.system.sys("class", "block", name, "size"))
+		sectors, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil {
+			return 0
+		}
+		sum += sectors * sector
+	}
+	return sum
+}
+
+// sector is the unit of sizes in sysfs, whatever the device's own is.
+const sector = 512
 
 // partitions names those of a disk.
 func (s *Survey) partitions(name string) []string {

@@ -25,7 +25,7 @@ func testSnapshotKeys(t *testing.T, _ *apitest.Daemon, c api.Client) {
 		t.Fatalf("%d snapshots", len(all))
 	}
 	keys := []string{
-		"by", "clean", "created_at", "disk_cid", "index", "job", "level", "note", "run_id", "snapshot_cid", "state", "trigger", "uuid",
+		"by", "clean", "created_at", "disk_cid", "index", "job", "level", "level_asked", "note", "run_id", "snapshot_cid", "state", "trigger", "uuid",
 	}
 	same(t, keys, slices.Sorted(maps.Keys(all[0])))
 	for key, want := range map[string]any{

@@ -26,9 +26,7 @@ func TestRecordsSurviveTheWritersDeath(t *testing.T) {
 				t.Errorf("round %d: run %s is lost: %v", round, id, err)
 			}
 		}
-		if damaged, err := j.Damaged(); len(damaged) > 0 || err != nil {
-			t.Errorf("round %d: damaged are %v, %v", round, damaged, err)
-		}
+		wantUndamaged(t, j)
 		must(t, j.Close())
 	}
 }
@@ -62,7 +60,7 @@ func TestFullDiskLosesNothingAndIsGotOver(t *testing.T) {
 			j, err := journal.Open(dir)
 			must(t, err)
 			defer func() { must(t, j.Close()) }()
-			must(t, j.Put(kept("first", 1)))
+			must(t, put(j, ended("first", 1)))
 			fill(t, dir+"/fill")
 			written, err := putUntilFull(j)
 			if err == nil || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), fmt.Sprintf("run big-%d", written)) {
@@ -78,7 +76,7 @@ func TestFullDiskLosesNothingAndIsGotOver(t *testing.T) {
 			must(t, err)
 			wantIDs(t, j, want...)
 			must(t, os.Remove(dir+"/fill"))
-			must(t, j.Put(begun("last", 1<<20)))
+			must(t, put(j, begun("last", 1<<20)))
 			wantIDs(t, j, append(want, "last")...)
 			must(t, j.Close())
 			j, err = journal.Open(dir)
@@ -92,7 +90,7 @@ func putUntilFull(j *journal.Journal) (int, error) {
 	for i := range 1000 {
 		r := ended(fmt.Sprintf("big-%d", i), 10+i)
 		r.Report.Error = strings.Repeat("x", 64<<10)
-		if err := j.Put(r); err != nil {
+		if err := put(j, r); err != nil {
 			return i, err
 		}
 	}

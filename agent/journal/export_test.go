@@ -1,6 +1,6 @@
 package journal
 
-// Keep is how many ended runs without a snapshot are remembered.
+// Keep is how many runs are remembered.
 const Keep = keep
 
 // NoSync makes Put as fast as memory, for tests that are not about durability.

@@ -1,8 +1,10 @@
-// Package journal keeps the agent's records in a bbolt database: one per run,
-// as JSON, under the run's id. A record is durable when Put returns nil.
+// Package journal keeps what the agent must not forget in a bbolt database: a record for
+// each run, under the run's id, and an entry for each snapshot, under its key, as JSON.
+// What Write was given is durable, in one transaction, when it returns nil. Runs are
+// forgotten, the oldest first; snapshots never.
 //
-// A record that cannot be read must not keep the daemon from the others. Open
-// moves it aside, as it is, and Damaged names it.
+// What cannot be read must not keep the daemon from the rest. Open moves it aside, as it
+// is, and Damaged names it.
 package journal
 
 import (
@@ -23,14 +25,23 @@ import (
 // File is the database's name in the state directory.
 const File = "journal.db"
 
-// keep is how many ended runs without a snapshot are remembered.
+// keep is how many runs are remembered, and those beside that have not ended.
 const keep = 1000
 
 // openTimeout bounds the wait for another daemon that has the database open.
 const openTimeout = time.Second
 
-// The buckets: the runs by id, and what was found among them that is no record.
-var bucket, aside = []byte("runs"), []byte("damaged")
+// kind is one kind of what is kept: its bucket, and the one to which what cannot be read
+// is moved.
+type kind struct {
+	bucket, aside []byte
+	check         func(key, doc []byte) error
+}
+
+var (
+	runs      = kind{[]byte("runs"), []byte("damaged"), checkRecord}
+	snapshots = kind{[]byte("snapshots"), []byte("damaged snapshots"), checkSnapshot}
+)
 
 // Journal implements agent.Journal.
 type Journal struct{ db *bbolt.DB }
@@ -62,36 +73,44 @@ func Open(dir string) (*Journal, error) {
 func prepare(db *bbolt.DB) error {
 	inOrder := false
 	err := db.View(func(tx *bbolt.Tx) error {
-		runs := tx.Bucket(bucket)
-		inOrder = runs != nil && tx.Bucket(aside) != nil && len(unreadable(runs)) == 0
+		inOrder = runs.inOrder(tx) && snapshots.inOrder(tx)
 		return nil
 	})
 	if err != nil || inOrder {
 		return err
 	}
 	return db.Update(func(tx *bbolt.Tx) error {
-		runs, err := tx.CreateBucketIfNotExists(bucket)
-		if err != nil {
-			return err
-		}
-		damaged, err := tx.CreateBucketIfNotExists(aside)
-		if err != nil {
-			return err
-		}
-		for _, id := range unreadable(runs) {
-			err = errors.Join(err, damaged.Put(id, slices.Clone(runs.Get(id))), runs.Delete(id))
-		}
-		return err
+		return errors.Join(runs.putInOrder(tx), snapshots.putInOrder(tx))
 	})
 }
 
-// unreadable are the ids under which there is no record.
-func unreadable(runs *bbolt.Bucket) [][]byte {
+func (k kind) inOrder(tx *bbolt.Tx) bool {
+	bucket := tx.Bucket(k.bucket)
+	return bucket != nil && tx.Bucket(k.aside) != nil && len(k.unreadable(bucket)) == 0
+}
+
+func (k kind) putInOrder(tx *bbolt.Tx) error {
+	bucket, err := tx.CreateBucketIfNotExists(k.bucket)
+	if err != nil {
+		return err
+	}
+	damaged, err := tx.CreateBucketIfNotExists(k.aside)
+	if err != nil {
+		return err
+	}
+	for _, key := range k.unreadable(bucket) {
+		err = errors.Join(err, damaged.Put(key, slices.Clone(bucket.Get(key))), bucket.Delete(key))
+	}
+	return err
+}
+
+// unreadable are the keys under which there is nothing that makes sense.
+func (k kind) unreadable(bucket *bbolt.Bucket) [][]byte {
 	var bad [][]byte
-	c := runs.Cursor()
-	for id, doc := c.First(); id != nil; id, doc = c.Next() {
-		if _, err := decode(id, doc); err != nil {
-			bad = append(bad, slices.Clone(id))
+	c := bucket.Cursor()
+	for key, doc := c.First(); key != nil; key, doc = c.Next() {
+		if k.check(key, doc) != nil {
+			bad = append(bad, slices.Clone(key))
 		}
 	}
 	return bad
@@ -106,62 +125,97 @@ func decode(id, doc []byte) (agent.Record, error) {
 	return r, err
 }
 
-// Damaged lists the ids of records that were moved aside. What their runs did is
-// not known: snapshots of theirs are in no list.
-func (j *Journal) Damaged() ([]string, error) {
-	var ids []string
+func checkRecord(id, doc []byte) error {
+	_, err := decode(id, doc)
+	return err
+}
+
+// Damaged is what was moved aside. What such runs did is not known but for their
+// snapshots, and such snapshots are in no list.
+type Damaged struct {
+	Runs      []string // ids
+	Snapshots []string // keys: the run's id, a slash, the disk's CID
+}
+
+// Damaged lists what was moved aside.
+func (j *Journal) Damaged() (Damaged, error) {
+	var d Damaged
 	err := j.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(aside).ForEach(func(id, _ []byte) error {
-			ids = append(ids, string(id))
-			return nil
-		})
+		d = Damaged{keys(tx.Bucket(runs.aside)), keys(tx.Bucket(snapshots.aside))}
+		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the journal: %w", err)
+		return d, fmt.Errorf("cannot read the journal: %w", err)
 	}
-	return ids, nil
+	return d, nil
+}
+
+func keys(bucket *bbolt.Bucket) []string {
+	var all []string
+	_ = bucket.ForEach(func(key, _ []byte) error {
+		all = append(all, string(key))
+		return nil
+	})
+	return all
 }
 
 // Close closes the database.
 func (j *Journal) Close() error { return j.db.Close() }
 
-// Put makes a record durable, in place of the one with its id. When it ends a
-// run it also forgets the oldest ended runs that no snapshot depends on.
-func (j *Journal) Put(r agent.Record) error {
-	doc, err := wire.MarshalRecord(r)
-	if err != nil {
-		return fmt.Errorf("cannot encode the record of run %s: %w", r.Request.ID, err)
-	}
-	err = j.db.Update(func(tx *bbolt.Tx) error {
-		runs := tx.Bucket(bucket)
-		if err := runs.Put([]byte(r.Request.ID), doc); err != nil {
-			return err
-		}
-		if r.Report == nil {
-			return nil
-		}
-		return prune(runs)
+// Write makes a change durable. Where it ends a run it also forgets the oldest runs.
+func (j *Journal) Write(c agent.Change) error {
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		return errors.Join(putRecords(tx.Bucket(runs.bucket), c.Records), putSnapshots(tx.Bucket(snapshots.bucket), c))
 	})
 	if err != nil {
-		return fmt.Errorf("cannot write run %s to the journal: %w", r.Request.ID, err)
+		return fmt.Errorf("cannot write %s to the journal: %w", subject(c), err)
 	}
 	return nil
 }
 
-// prune keeps the newest ended runs and all on which something depends.
-func prune(runs *bbolt.Bucket) error {
-	if runs.Inspect().KeyN <= keep {
+// subject names what a change is about.
+func subject(c agent.Change) string {
+	switch {
+	case len(c.Records) > 0:
+		return "run " + c.Records[len(c.Records)-1].Request.ID
+	case len(c.Snapshots) > 0:
+		return fmt.Sprintf("snapshot %q", c.Snapshots[len(c.Snapshots)-1].CID)
+	}
+	return "the catalogue"
+}
+
+func putRecords(bucket *bbolt.Bucket, all []agent.Record) error {
+	ended := false
+	for _, r := range all {
+		doc, err := wire.MarshalRecord(r)
+		if err != nil {
+			return fmt.Errorf("cannot encode the record of run %s: %w", r.Request.ID, err)
+		}
+		if err := bucket.Put([]byte(r.Request.ID), doc); err != nil {
+			return err
+		}
+		ended = ended || r.Report != nil
+	}
+	if !ended {
 		return nil
 	}
-	all, err := read(runs)
+	return prune(bucket)
+}
+
+// prune keeps the newest runs, and all that have not ended.
+func prune(bucket *bbolt.Bucket) error {
+	if bucket.Inspect().KeyN <= keep {
+		return nil
+	}
+	all, err := read(bucket)
 	if err != nil {
 		return err
 	}
 	for _, r := range all[:max(0, len(all)-keep)] {
-		if r.Report == nil || len(r.Snapshots) > 0 {
+		if r.Report == nil {
 			continue
 		}
-		if err := runs.Delete([]byte(r.Request.ID)); err != nil {
+		if err := bucket.Delete([]byte(r.Request.ID)); err != nil {
 			return err
 		}
 	}
@@ -174,9 +228,9 @@ func (j *Journal) Get(id string) (agent.Record, bool, error) {
 	var found agent.Record
 	ok := false
 	err := j.db.View(func(tx *bbolt.Tx) error {
-		doc := tx.Bucket(bucket).Get([]byte(id))
+		doc := tx.Bucket(runs.bucket).Get([]byte(id))
 		if doc == nil {
-			if tx.Bucket(aside).Get([]byte(id)) != nil {
+			if tx.Bucket(runs.aside).Get([]byte(id)) != nil {
 				return errors.New("its record is damaged")
 			}
 			return nil
@@ -197,7 +251,7 @@ func (j *Journal) All() ([]agent.Record, error) {
 	var all []agent.Record
 	err := j.db.View(func(tx *bbolt.Tx) error {
 		var err error
-		all, err = read(tx.Bucket(bucket))
+		all, err = read(tx.Bucket(runs.bucket))
 		return err
 	})
 	if err != nil {
@@ -206,9 +260,9 @@ func (j *Journal) All() ([]agent.Record, error) {
 	return all, nil
 }
 
-func read(runs *bbolt.Bucket) ([]agent.Record, error) {
+func read(bucket *bbolt.Bucket) ([]agent.Record, error) {
 	var all []agent.Record
-	err := runs.ForEach(func(id, doc []byte) error {
+	err := bucket.ForEach(func(id, doc []byte) error {
 		r, err := decode(id, doc)
 		if err != nil {
 			return fmt.Errorf("run %s: %w", id, err)

@@ -44,7 +44,7 @@ func write(dir string) int {
 	}
 	for i := 0; ; i++ {
 		id := fmt.Sprintf("run-%d-%d", os.Getpid(), i)
-		if err := j.Put(ended(id, i)); err != nil {
+		if err := put(j, ended(id, i)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -86,12 +86,9 @@ func ended(id string, second int) agent.Record {
 	return r
 }
 
-// kept is one of a run whose snapshot is still there.
-
-func kept(id string, second int) agent.Record {
-	r := ended(id, second)
-	r.Snapshots = []agent.Snapshot{{CID: "snap-" + id, RunID: id, State: agent.SnapshotKnown}}
-	return r
+// put writes a record alone.
+func put(j *journal.Journal, r agent.Record) error {
+	return j.Write(agent.Change{Records: []agent.Record{r}})
 }
 
 // ids are those of all records, in the journal's order.
@@ -116,10 +113,10 @@ func wantIDs(t testing.TB, j *journal.Journal, want ...string) {
 
 func TestRecordIsThereAfterPutAndAfterReopening(t *testing.T) {
 	dir := t.TempDir()
-	want := kept("a", 1)
+	want := ended("a", 1)
 	j, err := journal.Open(dir)
 	must(t, err)
-	must(t, j.Put(want))
+	must(t, put(j, want))
 	check := func(j *journal.Journal) {
 		t.Helper()
 		got, ok, err := j.Get("a")
@@ -147,18 +144,18 @@ func TestRecordThatIsNotThereIsNoError(t *testing.T) {
 
 func TestRecordsAreListedOldestFirstAndByIDWithinAMoment(t *testing.T) {
 	j := open(t, t.TempDir())
-	for _, r := range []agent.Record{begun("a", 3), ended("b", 1), begun("z", 2), kept("c", 2)} {
-		must(t, j.Put(r))
+	for _, r := range []agent.Record{begun("a", 3), ended("b", 1), begun("z", 2), ended("c", 2)} {
+		must(t, put(j, r))
 	}
 	wantIDs(t, j, "b", "c", "z", "a")
 }
 
 func TestRecordReplacesTheOneWithItsID(t *testing.T) {
 	j := open(t, t.TempDir())
-	must(t, j.Put(begun("a", 1)))
-	must(t, j.Put(begun("b", 2)))
-	want := kept("a", 1)
-	must(t, j.Put(want))
+	must(t, put(j, begun("a", 1)))
+	must(t, put(j, begun("b", 2)))
+	want := ended("a", 1)
+	must(t, put(j, want))
 	wantIDs(t, j, "a", "b")
 	got, _, err := j.Get("a")
 	must(t, err)
@@ -168,33 +165,32 @@ func TestRecordReplacesTheOneWithItsID(t *testing.T) {
 }
 
 func TestRecordWithoutAnIDIsNotTaken(t *testing.T) {
-	if err := open(t, t.TempDir()).Put(begun("", 1)); err == nil {
+	if err := put(open(t, t.TempDir()), begun("", 1)); err == nil {
 		t.Error("it is")
 	}
 }
 
-func TestOldRunsAreForgottenUnlessSomethingDependsOnThem(t *testing.T) {
+func TestOldRunsAreForgottenOnceTheyHaveEnded(t *testing.T) {
 	j := open(t, t.TempDir())
 	j.NoSync()
-	must(t, j.Put(begun("under-way", 1)))
-	must(t, j.Put(kept("with-snapshot", 2)))
+	must(t, put(j, begun("under-way", 1)))
 	for i := range journal.Keep + 1 {
-		must(t, j.Put(ended(fmt.Sprintf("ended-%04d", i), 10+i)))
+		must(t, put(j, ended(fmt.Sprintf("ended-%04d", i), 10+i)))
 	}
 	got := ids(t, j)
-	want := []string{"under-way", "with-snapshot", "ended-0001", "ended-0002"}
-	if diff := cmp.Diff(want, got[:4]); diff != "" || len(got) != journal.Keep+2 {
+	want := []string{"under-way", "ended-0001", "ended-0002"}
+	if diff := cmp.Diff(want, got[:3]); diff != "" || len(got) != journal.Keep+1 {
 		t.Errorf("%d are left, -want +got:\n%s", len(got), diff)
 	}
 	t.Run("a run that has just begun forgets none", func(t *testing.T) {
-		must(t, j.Put(begun("new", 1<<20)))
-		if len(ids(t, j)) != journal.Keep+3 {
+		must(t, put(j, begun("new", 1<<20)))
+		if len(ids(t, j)) != journal.Keep+2 {
 			t.Errorf("%d are left", len(ids(t, j)))
 		}
 	})
-	t.Run("one whose last snapshot was deleted is forgotten with the next", func(t *testing.T) {
-		must(t, j.Put(ended("with-snapshot", 2)))
-		if _, there, err := j.Get("with-snapshot"); there || err != nil {
+	t.Run("one that has ended at last is forgotten with the next", func(t *testing.T) {
+		must(t, put(j, ended("under-way", 1)))
+		if _, there, err := j.Get("under-way"); there || err != nil {
 			t.Errorf("it is there: %t, %v", there, err)
 		}
 	})
@@ -213,7 +209,7 @@ func TestJournalIsOpenedOnce(t *testing.T) {
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
-	must(t, j.Put(begun("a", 1)))
+	must(t, put(j, begun("a", 1)))
 	must(t, j.Close())
 	wantIDs(t, open(t, dir), "a")
 }

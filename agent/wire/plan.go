@@ -25,6 +25,7 @@ type Disk struct {
 	CID    string   `json:"disk_cid"`
 	Device string   `json:"device,omitempty"`
 	Mounts []string `json:"mounts,omitempty"`
+	Size   int64    `json:"size,omitempty"` // in bytes, where it is known
 }
 
 // Filesystem is a superblock on the disks.
@@ -52,7 +53,7 @@ func FromPlan(p agent.Plan) Plan {
 		Disks: []Disk{}, Filesystems: []Filesystem{}, Actions: []Action{},
 	}
 	for _, d := range p.Disks {
-		w.Disks = append(w.Disks, Disk(d))
+		w.Disks = append(w.Disks, Disk{d.CID, d.Device, d.Mounts, p.Sizes[d.CID]})
 	}
 	for _, f := range p.Filesystems {
 		w.Filesystems = append(w.Filesystems, FromFilesystem(f))
@@ -75,7 +76,10 @@ func (w Plan) domain() agent.Plan {
 		Holds: w.Holds, JobsAtRest: w.JobsAtRest, CPIFreezes: w.CPIFreezes, Notes: w.Notes,
 	}
 	for _, d := range w.Disks {
-		p.Disks = append(p.Disks, quiesce.Disk(d))
+		p.Disks = append(p.Disks, quiesce.Disk{CID: d.CID, Device: d.Device, Mounts: d.Mounts})
+		if d.Size > 0 {
+			p.Sizes = with(p.Sizes, d.CID, d.Size)
+		}
 	}
 	for _, f := range w.Filesystems {
 		p.Filesystems = append(p.Filesystems, quiesce.Filesystem{
@@ -88,4 +92,13 @@ func (w Plan) domain() agent.Plan {
 		})
 	}
 	return p
+}
+
+// with sets a key of a map that need not be there yet.
+func with(sizes map[string]int64, cid string, size int64) map[string]int64 {
+	if sizes == nil {
+		sizes = map[string]int64{}
+	}
+	sizes[cid] = size
+	return sizes
 }

@@ -11,20 +11,19 @@ import (
 
 // record is a run as the journal stores it.
 type record struct {
-	Request   Request   `json:"request"`
-	By        string    `json:"by,omitempty"`
-	Plan      Plan      `json:"plan"`
-	Boot      string    `json:"boot_id"`
-	Started   time.Time `json:"started_at"`
-	Phase     string    `json:"phase,omitempty"`
-	Calls     []call    `json:"calls,omitempty"`
-	Held      *Held     `json:"held,omitempty"`
-	Moved     string    `json:"jobs_moved,omitempty"`
-	Undone    string    `json:"jobs_undone,omitempty"`
-	Notes     []string  `json:"notes,omitempty"`
-	Freeze    *freeze   `json:"freeze,omitempty"`
-	Snapshots []Entry   `json:"snapshots,omitempty"`
-	Report    *Report   `json:"report,omitempty"`
+	Request Request   `json:"request"`
+	By      string    `json:"by,omitempty"`
+	Plan    Plan      `json:"plan"`
+	Boot    string    `json:"boot_id"`
+	Started time.Time `json:"started_at"`
+	Phase   string    `json:"phase,omitempty"`
+	Calls   []call    `json:"calls,omitempty"`
+	Held    *Held     `json:"held,omitempty"`
+	Moved   string    `json:"jobs_moved,omitempty"`
+	Undone  string    `json:"jobs_undone,omitempty"`
+	Notes   []string  `json:"notes,omitempty"`
+	Freeze  *freeze   `json:"freeze,omitempty"`
+	Report  *Report   `json:"report,omitempty"`
 }
 
 // freeze is how a run's freeze ended, before the run itself did.
@@ -58,9 +57,6 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 	if f := r.Freeze; f != nil {
 		w.Freeze = &freeze{f.Broken, fromThaws(f.Thaws), fromPhases(f.Phases)}
 	}
-	for _, s := range r.Snapshots {
-		w.Snapshots = append(w.Snapshots, fromEntry(s))
-	}
 	if r.Report != nil {
 		report := FromReport(*r.Report)
 		w.Report = &report
@@ -93,9 +89,6 @@ func UnmarshalRecord(doc []byte) (agent.Record, error) {
 	}
 	if f := w.Freeze; f != nil {
 		r.Freeze = &agent.FreezeEnd{Broken: f.Broken, Thaws: toThaws(f.Thaws), Phases: toPhases(f.Seconds)}
-	}
-	for _, s := range w.Snapshots {
-		r.Snapshots = append(r.Snapshots, s.domain())
 	}
 	if w.Report != nil {
 		report := w.Report.Domain()

@@ -45,6 +45,7 @@ func full() agent.Record {
 		Plan: agent.Plan{
 			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", LevelNote: "no locks",
 			JobsAtRest: true, CPIFreezes: true,
+			Sizes: map[string]int64{"vol-2": 1 << 40},
 			Disks: []quiesce.Disk{{CID: "vol-1", Mounts: []string{"/store", "/store2"}}, {CID: "vol-2", Device: "/dev/vdc", Mounts: []string{"/more"}}},
 			Filesystems: []quiesce.Filesystem{{
 				Superblock: quiesce.Superblock{Major: 254, Minor: 17}, Type: "btrfs", Path: "/store", MountID: 40,
@@ -65,10 +66,6 @@ func full() agent.Record {
 			Thaws:  []agent.Thaw{{Mount: "/store", Cause: "deadline", State: "thawed", FrozenFor: 3 * time.Second}},
 			Phases: map[agent.Phase]time.Duration{agent.PhaseFrozen: 3 * time.Second},
 		},
-		Snapshots: []agent.Snapshot{{
-			CID: "snap-1", DiskCID: "vol-1", State: agent.SnapshotDeleting, Clean: true, Level: agent.LevelFreeze,
-			Trigger: agent.TriggerScheduled, RunID: "run-1", By: "uid 0", Created: at(2, 0), Note: "a note",
-		}},
 		Report: &agent.Report{
 			ID: "run-1", Trigger: agent.TriggerScheduled, By: "uid 0", Outcome: agent.OutcomeFailed,
 			Asked: agent.LevelStop, Reached: agent.LevelFreeze, Clean: true, Reason: "a reason",
@@ -80,6 +77,34 @@ func full() agent.Record {
 			Phases:  map[agent.Phase]time.Duration{agent.PhaseFrozen: 12345 * time.Microsecond, agent.PhaseTotal: 2 * time.Second},
 			Started: at(1, 123456789), Ended: at(3, 0), Error: "cannot snapshot", Yielded: true, Recovered: true,
 		},
+	}
+}
+
+// taken is a snapshot, no field left empty.
+func taken() agent.Snapshot {
+	return agent.Snapshot{
+		CID: "snap-1", DiskCID: "vol-1", State: agent.SnapshotDeleting, Clean: true, Asked: agent.LevelStop, Level: agent.LevelFreeze,
+		Trigger: agent.TriggerScheduled, Held: true, RunID: "run-1", By: "uid 0", Created: at(2, 0), DiskSize: 1 << 40, Size: 1<<30 + 1, Note: "a note",
+		Verified: &agent.Verification{Time: at(3, 0), OK: true, How: "e2fsck, job db", Result: "clean"},
+	}
+}
+
+func TestSnapshotIsReadBackAsItWasStored(t *testing.T) {
+	for name, want := range map[string]agent.Snapshot{"with every field": taken(), "of nothing": {}} {
+		t.Run(name, func(t *testing.T) {
+			doc, err := wire.MarshalSnapshot(want)
+			must(t, err)
+			got, err := wire.UnmarshalSnapshot(doc)
+			must(t, err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	for _, doc := range []string{"", "{", "[]", `{"created_at":5}`} {
+		if _, err := wire.UnmarshalSnapshot([]byte(doc)); err == nil {
+			t.Errorf("%q is read", doc)
+		}
 	}
 }
 
@@ -186,7 +211,7 @@ func TestStoredRecordHasTheKeysOfEarlierVersions(t *testing.T) {
 
 func TestSnapshotHasTheKeysOfTheDirectorsList(t *testing.T) {
 	in := agent.Instance{Deployment: "cf", Job: "db", Index: 3, ID: "6f1c", AgentID: "agent-1"}
-	doc, err := json.Marshal(wire.FromSnapshot(full().Snapshots[0], in))
+	doc, err := json.Marshal(wire.FromSnapshot(taken(), in))
 	must(t, err)
 	golden(t, "snapshot.golden.json", doc)
 }

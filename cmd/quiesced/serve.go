@@ -168,9 +168,13 @@ func openJournal(dir string, m *metrics.Metrics, log *slog.Logger) (*journal.Jou
 		m.JournalFailed()
 		log.Error("cannot tell which records are damaged", "error", err)
 	}
-	for _, id := range damaged {
+	for _, id := range damaged.Runs {
 		m.JournalFailed()
-		log.Error("the journal has a record that cannot be read; its snapshots are not known", "run", id)
+		log.Error("the journal has a record that cannot be read; what its run did is not known", "run", id)
+	}
+	for _, key := range damaged.Snapshots {
+		m.JournalFailed()
+		log.Error("the catalogue has an entry that cannot be read; its snapshot is in no list", "snapshot", key)
 	}
 	return records, nil
 }

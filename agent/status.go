@@ -1,0 +1,76 @@
+package agent
+
+import "time"
+
+// Status is what the daemon is doing.
+type Status struct {
+	Enabled   bool
+	Instance  Instance
+	Work      string // "" when idle
+	Phase     Phase
+	Since     time.Time // when the work, or its phase, began
+	Last      *Report   // the newest run that ended
+	Snapshots int
+	Unsaved   []string          // ids of runs that could not be recorded yet
+	Stuck     []string          // what could not be thawed
+	Doing     map[string]string // what the run does to each job and service, or did last
+	NotGoing  []string          // of the jobs what could not be set going
+	Scheduled []Scheduled
+	Yielded   time.Time // since when the director has the jobs to itself, zero if it has not
+}
+
+// Status answers at once, whatever the daemon is doing.
+func (a *Agent) Status() (Status, error) {
+	s := Status{Enabled: a.Settings.Enabled, Instance: a.Settings.Instance, Stuck: a.Stuck()}
+	s.Work, s.Phase, s.Since = a.Now()
+	s.Doing = a.Doing()
+	s.NotGoing = a.NotGoing()
+	s.Yielded, _ = a.yielded()
+	if a.Timekeeper != nil {
+		s.Scheduled = a.Timekeeper.Scheduled()
+	}
+	s.Unsaved, _ = a.waiting()
+	s.Snapshots = a.catalogue.len()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Last = a.last
+	return s, nil
+}
+
+// Now is the work that holds the VM, "" for none, its phase where it is a run,
+// and since when that is so.
+func (a *Agent) Now() (work string, phase Phase, since time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.holder == nil {
+		return "", "", time.Time{}
+	}
+	work, since = a.holder.work, a.holder.since
+	if a.holder.run != nil {
+		phase, since = a.holder.run.Progress()
+	}
+	return work, phase, since
+}
+
+// Doing is what the work that holds the VM does to each job and service, or did
+// last, by name.
+func (a *Agent) Doing() map[string]string {
+	if run := a.holderRun(); run != nil {
+		return run.Doing()
+	}
+	return nil
+}
+
+// Stuck says what could not be thawed yet.
+func (a *Agent) Stuck() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []string
+	for _, r := range a.stuck {
+		all = append(all, r.Err.Error())
+	}
+	if a.unread != nil {
+		all = append(all, a.unread.Error())
+	}
+	return all
+}
