@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,8 +81,19 @@ func TestPartitionsOfOneDiskAreFoundTogether(t *testing.T) {
 			if diff := cmp.Diff(want, briefly(got)); diff != "" || len(got.Notes) > 0 {
 				t.Errorf("notes %q, -want +got:\n%s", got.Notes, diff)
 			}
+			if whole := bytesOf(t, loop); got.Sizes["d"] != whole {
+				t.Errorf("its size is %d, want the whole disk's, %d", got.Sizes["d"], whole)
+			}
 		})
 	}
+}
+
+// bytesOf is a block device's size, as blockdev(8) has it.
+func bytesOf(t testing.TB, device string) int64 {
+	t.Helper()
+	size, err := strconv.ParseInt(run(t, "blockdev", "--getsize64", device), 10, 64)
+	must(t, err)
+	return size
 }
 
 func TestDiskThatIsFoundThroughAnotherIsOnBoth(t *testing.T) {
@@ -136,6 +148,12 @@ func TestBtrfsOfTwoDevicesIsFoundFromEach(t *testing.T) {
 			}
 		})
 	}
+	t.Run("and has the size of both, or of the one that is the disk", func(t *testing.T) {
+		got := contents(t, quiesce.Disk{CID: "a", Mounts: []string{at}}, quiesce.Disk{CID: "b", Device: loops[1]})
+		if diff := cmp.Diff(map[string]int64{"a": 2 * sizes["btrfs"], "b": sizes["btrfs"]}, got.Sizes); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	})
 	t.Run("both, as two disks", func(t *testing.T) {
 		got := contents(t, quiesce.Disk{CID: "a", Device: loops[0]}, quiesce.Disk{CID: "b", Device: loops[1]})
 		if diff := cmp.Diff([]brief{{at, false, "a b"}}, briefly(got)); diff != "" || len(got.Notes) > 0 {
@@ -203,7 +221,10 @@ func TestMountThatDoesNotLieOnTheDeviceIsRefused(t *testing.T) {
 func TestDiskOfWhichNothingIsMounted(t *testing.T) {
 	loop := attach(t, t.TempDir()+"/disk.img", 16<<20)
 	got := contents(t, quiesce.Disk{CID: "vol-7", Device: loop})
-	want := &quiesce.Contents{Notes: []string{"nothing on disk vol-7 is mounted: nothing to bring to rest"}}
+	want := &quiesce.Contents{
+		Notes: []string{"nothing on disk vol-7 is mounted: nothing to bring to rest"},
+		Sizes: map[string]int64{"vol-7": 16 << 20},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
