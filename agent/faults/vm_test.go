@@ -41,7 +41,7 @@ listen: {socket: %[1]s/run/q.sock, metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: agent-1}
 disks: [{cid: disk-1, mounts: [%[2]s]}]
 cpi: {path: %[1]s/cpi}
-budgets: {pre_stop: 10s, drain: 10s, stop: 30s, lock: 10s, pre_sync: 10s, frozen: 6s, snapshot: 10s, resume: 30s}
+budgets: {pre_stop: 30s, drain: 30s, stop: 30s, lock: 30s, pre_sync: 30s, frozen: 6s, snapshot: 10s, resume: 30s}
 log: {level: debug}
 %[3]s`
 

@@ -52,7 +52,8 @@ func (s Service) program(dir string) string {
 		marker, s.mark(dir), s.broken(dir))
 	seconds := strconv.FormatFloat(s.StopTakes.Seconds(), 'f', 3, 64)
 	// The shell knows $! as soon as there is the process, and whoever stops it sees that.
-	slow := "trap 'kill $!; sleep " + seconds + "; exit 0' TERM; sleep 100000 & wait"
+	// systemd goes on signalling until it finds no new process: the second sleep is one.
+	slow := `trap 'trap "" TERM; kill $!; sleep ` + seconds + `; exit 0' TERM; sleep 100000 & wait`
 	switch {
 	case s.IgnoresStop:
 		return head + "trap '' TERM\nexec sleep 100000\n"
