@@ -41,8 +41,9 @@ var misdeeds = []misdeed{
 	{"fails and leaves a process of another session", "setsid sh -c 'sleep 3; echo late >>'$site/late $0 & sleep 0.1; echo 'no cheese left' >&2; exit 3", failing, 4 * time.Second},
 }
 
-// atWork is what a script does while the daemon is killed.
-var atWork = misdeed{"is at work", "echo 'no cheese left' >&2; : >$site/atwork; sleep 3; late", working, 4 * time.Second}
+// atWork is what a script does while the daemon is killed, until it is told that its time
+// is over.
+var atWork = misdeed{"is at work", "echo 'no cheese left' >&2; : >$site/atwork; while [ -e $site/atwork ]; do sleep 0.1; done; late", working, time.Second}
 
 // budgets of the scripts as the configuration names them.
 var budgets = map[string]string{
@@ -104,6 +105,7 @@ func TestMatrixOfRetries(t *testing.T) {
 				if err != nil {
 					return err
 				}
+				v.bed.site.timeIsOver()
 				began := time.Now() // or earlier
 				err = v.check(false, hardships{anything: true, script: script})
 				time.Sleep(time.Until(began.Add(atWork.late)))
@@ -133,6 +135,7 @@ func (p *beds) playScript(t *testing.T, k kind, script string, m misdeed, f faul
 			if err := errors.Join(told, v.tryAgain(script, f)); err != nil {
 				return err
 			}
+			v.bed.site.timeIsOver()
 			began := time.Now() // or earlier
 			err := v.check(false, hardships{script: script})
 			time.Sleep(time.Until(began.Add(m.late)))

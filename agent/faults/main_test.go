@@ -19,7 +19,7 @@ var (
 
 const (
 	roleEnv = "FAULTS_TEST_ROLE"
-	atOnce  = 10 // cases; most of each is waiting
+	atOnce  = 6 // cases; half of each is waiting
 )
 
 // binaries is the directory of the programs under test.

@@ -148,6 +148,9 @@ func (s *site) forget() error {
 	return errors.Join(os.RemoveAll(filepath.Join(s.dir, "late")), s.reset())
 }
 
+// timeIsOver has a script that is still at work do what it would do late.
+func (s *site) timeIsOver() { _ = os.Remove(filepath.Join(s.dir, "atwork")) }
+
 // reset forgets what scripts of a run did.
 func (s *site) reset() error {
 	if s == nil {

@@ -16,8 +16,9 @@ import (
 	"github.com/quiesced/quiesced/quiesce/systemd"
 )
 
-// slow is a service that ends when it is stopped and told to end.
-const slow = "[Service]\nExecStart=sh -c 'trap \"until rm /run/ends; do sleep 0.1; done; exit 0\" TERM; touch /run/slow; while :; do sleep 0.1; done'\n"
+// slow is a service that ends when it is stopped and told to end. What it was told before
+// it was started does not count.
+const slow = "[Service]\nExecStartPre=rm -f /run/slow /run/ends\nExecStart=sh -c 'trap \"until rm /run/ends; do sleep 0.1; done; exit 0\" TERM; touch /run/slow; while :; do sleep 0.1; done'\n"
 
 // end has the slow service end.
 func end(t testing.TB, m *machine) {

@@ -125,12 +125,11 @@ func (s *scene) eventually(name string, state jobs.State) {
 	eventually(s, name+" is "+string(state), func() bool { return s.listed()[name].State == state })
 }
 
-// runs asserts that a service runs, all its processes, now.
+// runs asserts that a service runs, all its processes. They may not have come so far yet
+// that they can be told for its own.
 func (s *scene) runs(name string) {
 	s.Helper()
-	if got, want := len(s.running(name)), 1+s.services[name].Children; got < want {
-		s.Errorf("%q has %d processes, want %d", name, got, want)
-	}
+	eventually(s, name+" has its processes", func() bool { return len(s.running(name)) >= 1+s.services[name].Children })
 }
 
 // ended asserts that no process of a service runs, now.
