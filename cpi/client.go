@@ -55,6 +55,11 @@ type Client struct {
 	// KillGrace is what Do leaves a CPI between SIGTERM and SIGKILL; zero
 	// means 5 s.
 	KillGrace time.Duration
+
+	// Starting, if there is one, is told of every call of Do, where its files lie and
+	// which process it is, before the CPI can act. Its error ends the call, and nothing
+	// was done.
+	Starting func(dir string, p Process) error
 }
 
 // Check returns ErrUnusable, with the path, unless it is that of an executable
@@ -92,6 +97,12 @@ func (c *Client) Do(ctx context.Context, dir, method string, args ...any) (json.
 	call, err := c.Prepare(dir, method, args...)
 	if err != nil {
 		return nil, err
+	}
+	if c.Starting != nil {
+		if err := c.Starting(dir, call.Process()); err != nil {
+			call.Abort()
+			return nil, call.failed(err)
+		}
 	}
 	// A CPI that ended without reading its request may have answered, so an
 	// error of Send decides nothing.

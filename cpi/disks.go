@@ -31,6 +31,21 @@ const PropertySnapshot = "snapshot_cid"
 // will be attached to, or "" for none in particular. A disk from a snapshot, which
 // PropertySnapshot names, must be as large as the snapshotted disk at least.
 func (c *Client) CreateDisk(ctx context.Context, sizeMiB int64, cloudProperties map[string]any, vm string) (string, error) {
+	result, err := c.Do(ctx, "", methodCreateDisk, createDisk(sizeMiB, cloudProperties, vm)...)
+	if err != nil {
+		return "", err
+	}
+	return c.DiskCID(result)
+}
+
+// PrepareCreateDisk is Prepare for create_disk: a call that outlives its caller, so that
+// the CID is not lost with him. DiskCID reads its answer.
+func (c *Client) PrepareCreateDisk(dir string, sizeMiB int64, cloudProperties map[string]any, vm string) (*Call, error) {
+	return c.Prepare(dir, methodCreateDisk, createDisk(sizeMiB, cloudProperties, vm)...)
+}
+
+// createDisk are the arguments of create_disk.
+func createDisk(sizeMiB int64, cloudProperties map[string]any, vm string) []any {
 	if cloudProperties == nil {
 		cloudProperties = map[string]any{}
 	}
@@ -38,10 +53,11 @@ func (c *Client) CreateDisk(ctx context.Context, sizeMiB int64, cloudProperties 
 	if vm != "" {
 		where = vm
 	}
-	result, err := c.Do(ctx, "", methodCreateDisk, sizeMiB, cloudProperties, where)
-	if err != nil {
-		return "", err
-	}
+	return []any{sizeMiB, cloudProperties, where}
+}
+
+// DiskCID reads the result of create_disk.
+func (c *Client) DiskCID(result json.RawMessage) (string, error) {
 	var disk string
 	if json.Unmarshal(result, &disk) != nil || disk == "" {
 		return "", c.unexpected(methodCreateDisk, "a CID")

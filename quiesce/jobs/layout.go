@@ -18,6 +18,7 @@ const (
 	PostStart    = "post-start"
 	PreSnapshot  = "quiesced/pre-snapshot"
 	PostSnapshot = "quiesced/post-snapshot"
+	Verify       = "quiesced/verify"
 	Metadata     = "bbr/metadata"
 	Lock         = "bbr/pre-backup-lock"
 	Unlock       = "bbr/post-backup-unlock"
@@ -27,7 +28,7 @@ const (
 type Layout struct {
 	Root  string // has jobs/JOB/bin and sys/log/JOB: /var/vcap on a BOSH VM
 	Own   string // the job whose scripts are never run, since it is ours
-	Hooks string // a directory with a pre-snapshot and a post-snapshot of no job; "" for none
+	Hooks string // a directory with a pre-snapshot, a post-snapshot and a verify of no job; "" for none
 }
 
 // Script is one script of one job.
@@ -46,7 +47,7 @@ func (l Layout) Scripts(name string) ([]Script, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot look for %s scripts: %w", name, err)
 	}
-	if l.Hooks != "" && (name == PreSnapshot || name == PostSnapshot) {
+	if l.Hooks != "" && filepath.Dir(name) == "quiesced" {
 		jobs = append([]string{""}, jobs...)
 	}
 	var found []Script

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ const (
 // call is one execution of a script.
 type call struct {
 	script         Script
+	within         []string // the command that runs it, none for itself
+	alone          bool     // nothing that it started goes on without it
 	args           []string
 	env            []string // beside PATH and the mark
 	stdout, stderr *output
@@ -42,6 +45,7 @@ type call struct {
 type process struct {
 	cmd   *exec.Cmd
 	group *cgroup // nil where there is none
+	alone bool
 	ended chan error
 }
 
@@ -79,7 +83,8 @@ func (r *Runner) start(c call) (*process, error) {
 }
 
 func (c call) start(m mark, group *cgroup) (*process, error) {
-	cmd := exec.Command(c.script.Path, c.args...)
+	argv := slices.Concat(c.within, []string{c.script.Path}, c.args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{path, m.variable(group != nil)}, c.env...)
 	cmd.Stdout, cmd.Stderr = c.stdout.writer(), c.stderr.writer()
@@ -95,7 +100,7 @@ func (c call) start(m mark, group *cgroup) (*process, error) {
 		return nil, err
 	}
 	sparedNoMore(cmd.Process.Pid)
-	p := &process{cmd: cmd, group: group, ended: make(chan error, 1)}
+	p := &process{cmd: cmd, group: group, alone: c.alone, ended: make(chan error, 1)}
 	go func() { p.ended <- outcome(cmd.Wait()) }()
 	return p, nil
 }
@@ -177,11 +182,11 @@ func (p *process) wait(ctx context.Context) error {
 // finish deals with what a script that has ended has left running.
 func (p *process) finish(err error) error {
 	switch {
-	case err == nil && p.group != nil:
+	case err == nil && p.group != nil && !p.alone:
 		p.group.release()
 	case p.group != nil:
 		p.killAll()
-	case err != nil:
+	case err != nil || p.alone:
 		p.killGroup()
 	}
 	return err

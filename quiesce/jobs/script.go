@@ -52,14 +52,32 @@ func (e *ScriptError) Unwrap() error { return e.Err }
 // error joins *ScriptErrors.
 func (r *Runner) Run(ctx context.Context, scripts []Script, budget time.Duration, told func(s Script, done bool)) error {
 	return each(scripts, told, func(s Script) error {
-		stdout, stderr := r.output(s, "stdout"), r.output(s, "stderr")
-		defer stdout.close()
-		defer stderr.close()
-		ctx, cancel := within(ctx, budget)
-		defer cancel()
-		err := r.run(ctx, call{script: s, env: variables[s.Name], stdout: stdout, stderr: stderr})
-		return failed(s, err, stderr)
+		return r.runLogged(ctx, call{script: s, env: variables[s.Name]}, budget)
 	})
+}
+
+// Enclosure is where scripts run that must leave nothing behind.
+type Enclosure struct {
+	Command []string // runs the script, whose path follows it
+	Env     []string // beside what every script has
+}
+
+// RunEnclosed is Run within an enclosure. What a script leaves running is ended with it,
+// when it ended well, too.
+func (r *Runner) RunEnclosed(ctx context.Context, scripts []Script, in Enclosure, budget time.Duration, told func(s Script, done bool)) error {
+	return each(scripts, told, func(s Script) error {
+		return r.runLogged(ctx, call{script: s, within: in.Command, env: in.Env, alone: true}, budget)
+	})
+}
+
+// runLogged runs a script whose output goes to its logs.
+func (r *Runner) runLogged(ctx context.Context, c call, budget time.Duration) error {
+	c.stdout, c.stderr = r.output(c.script, "stdout"), r.output(c.script, "stderr")
+	defer c.stdout.close()
+	defer c.stderr.close()
+	ctx, cancel := within(ctx, budget)
+	defer cancel()
+	return failed(c.script, r.run(ctx, c), c.stderr)
 }
 
 // variables are what scripts of a name find in their environment, beside PATH.
