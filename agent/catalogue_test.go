@@ -163,7 +163,7 @@ func thousands(t testing.TB, n int) *agent.Agent {
 	if err := j.Write(c); err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(agent.Parts{Journal: j, Supervised: agent.Supervised{Held: journal.HeldFile{Path: dir + "/held"}}, Log: slog.New(slog.DiscardHandler)})
+	a := agent.New(agent.Parts{Journal: j, Scratch: journal.ScratchFile{Path: dir + "/verification"}, Supervised: agent.Supervised{Held: journal.HeldFile{Path: dir + "/held"}}, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(a.Close)
 	if err := a.Recover(nil, nil); err != nil {
 		t.Fatal(err)

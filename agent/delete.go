@@ -73,6 +73,11 @@ func (a *Agent) deleteOne(ctx context.Context, cid string) error {
 	if a.CPI == nil {
 		return refuse("", "no CPI is configured (cpi.path)")
 	}
+	free, err := a.use(cid, "delete-snapshot "+cid)
+	if err != nil {
+		return err
+	}
+	defer free()
 	if err := a.editSnapshot(cid, func(s *Snapshot) { s.State = SnapshotDeleting }); err != nil {
 		return fmt.Errorf("cannot record that %q is to be deleted: %w", cid, err)
 	}

@@ -30,6 +30,16 @@ func (a *Agent) know(c Change) {
 			a.last = r.Report
 		}
 	}
+	a.noteVerified(c.Snapshots)
+}
+
+// noteVerified remembers when a snapshot was last found good. It needs mu held.
+func (a *Agent) noteVerified(snapshots []Snapshot) {
+	for _, s := range snapshots {
+		if s.Verified != nil && s.Verified.OK && s.Verified.Time.After(a.lastGood) {
+			a.lastGood = s.Verified.Time
+		}
+	}
 }
 
 // keepUnsaved holds a change that the journal did not take: it is known, and written with

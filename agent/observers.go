@@ -10,6 +10,13 @@ func (o Observers) RunEnded(r Report) {
 	}
 }
 
+// VerificationEnded implements Observer.
+func (o Observers) VerificationEnded(v Verified, err error) {
+	for _, one := range o {
+		one.VerificationEnded(v, err)
+	}
+}
+
 // JournalFailed implements Observer.
 func (o Observers) JournalFailed() {
 	for _, one := range o {

@@ -21,6 +21,7 @@ type Budgets struct {
 	Frozen   time.Duration // from before the first freeze to the last thaw
 	Snapshot time.Duration // from the CPI's being told to its answer
 	Linger   time.Duration // jobs stay at rest between a director's calls for one instance
+	Verify   time.Duration // looking at a snapshot, but for removing what was made for that
 	Resume   time.Duration // each of thawing, starting the services, pre-start and post-start scripts
 }
 
@@ -32,6 +33,7 @@ func (b Budgets) window() time.Duration { return min(b.Frozen, b.Snapshot) }
 type Settings struct {
 	Enabled      bool // enable_snapshots
 	Instance     Instance
+	VM           string // the CPI's CID of this VM, "" where that is not known
 	Disks        []quiesce.Disk
 	Attached     func() ([]quiesce.Disk, error) // in place of Disks where they come and go; nil for none
 	Levels       map[Trigger]Level

@@ -31,6 +31,7 @@ func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 	if err != nil {
 		return a.journalFailed(err)
 	}
+	a.recoverScratch()
 	records = a.recoverHeld(records, a.heldBefore(records), left)
 	for _, r := range records {
 		if r.Report == nil {
@@ -49,6 +50,9 @@ func (a *Agent) load() ([]Record, error) {
 	a.catalogue = newCatalogue(snapshots)
 	records, err := a.Journal.All()
 	a.know(Change{Records: records})
+	a.mu.Lock()
+	a.noteVerified(snapshots)
+	a.mu.Unlock()
 	return records, err
 }
 

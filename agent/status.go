@@ -4,19 +4,22 @@ import "time"
 
 // Status is what the daemon is doing.
 type Status struct {
-	Enabled   bool
-	Instance  Instance
-	Work      string // "" when idle
-	Phase     Phase
-	Since     time.Time // when the work, or its phase, began
-	Last      *Report   // the newest run that ended
-	Snapshots int
-	Unsaved   []string          // ids of runs that could not be recorded yet
-	Stuck     []string          // what could not be thawed
-	Doing     map[string]string // what the run does to each job and service, or did last
-	NotGoing  []string          // of the jobs what could not be set going
-	Scheduled []Scheduled
-	Yielded   time.Time // since when the director has the jobs to itself, zero if it has not
+	Enabled      bool
+	Instance     Instance
+	Work         string // "" when idle
+	Phase        Phase
+	Since        time.Time // when the work, or its phase, began
+	Last         *Report   // the newest run that ended
+	Snapshots    int
+	Unsaved      []string          // ids of runs that could not be recorded yet
+	Stuck        []string          // what could not be thawed
+	Doing        map[string]string // what the run does to each job and service, or did last
+	NotGoing     []string          // of the jobs what could not be set going
+	Scheduled    []Scheduled
+	Verification *VerificationStatus // under way, or whose disk is not removed yet; nil for none
+	LastVerified time.Time           // when a snapshot was last found good, zero for never
+
+	Yielded time.Time // since when the director has the jobs to itself, zero if it has not
 }
 
 // Status answers at once, whatever the daemon is doing.
@@ -31,9 +34,10 @@ func (a *Agent) Status() (Status, error) {
 	}
 	s.Unsaved, _ = a.waiting()
 	s.Snapshots = a.catalogue.len()
+	s.Verification = a.Verification()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Last = a.last
+	s.Last, s.LastVerified = a.last, a.lastGood
 	return s, nil
 }
 

@@ -25,7 +25,8 @@ func (a *Agent) Yield(ctx context.Context) error {
 		return fmt.Errorf("cannot remember that the director has the jobs: %w", err)
 	}
 	a.Log.Info("yielding the jobs to the director")
-	for { // what one hold held may be another's by now
+	a.endVerification(ErrYielded) // the VM may be recreated, and nobody would know of its disk
+	for {                         // what one hold held may be another's by now
 		run := a.holderRun()
 		if run == nil || isClosed(run.Resumed()) {
 			return nil

@@ -28,6 +28,9 @@ const (
 	Thaws         = "quiesced_thaws_total"
 	LastSuccess   = "quiesced_last_success_timestamp_seconds"
 	LastClean     = "quiesced_last_clean_timestamp_seconds"
+	Verifications = "quiesced_verifications_total"
+	LastVerified  = "quiesced_last_verified_timestamp_seconds"
+	ScratchLeft   = "quiesced_verification_disks_left"
 	JournalErrors = "quiesced_journal_errors_total"
 	Snapshots     = "quiesced_snapshots"
 	Unresolved    = "quiesced_unresolved_snapshots"
@@ -52,6 +55,7 @@ type Metrics struct {
 	thaws         *prometheus.CounterVec
 	lastSuccess   prometheus.Gauge
 	lastClean     prometheus.Gauge
+	verifications *prometheus.CounterVec
 	journalErrors prometheus.Counter
 }
 
@@ -81,11 +85,14 @@ func New() *Metrics {
 		lastClean: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: LastClean, Help: "When the last run whose snapshots are clean ended, 0 if there was none.",
 		}),
+		verifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: Verifications, Help: "Verifications of snapshots that ended, by what they found.",
+		}, []string{"result"}),
 		journalErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: JournalErrors, Help: "Failures to read or write the journal.",
 		}),
 	}
-	m.registry.MustRegister(m.runs, m.phases, m.frozen, m.thaws, m.lastSuccess, m.lastClean, m.journalErrors)
+	m.registry.MustRegister(m.runs, m.phases, m.frozen, m.thaws, m.lastSuccess, m.lastClean, m.verifications, m.journalErrors)
 	m.zero()
 	return m
 }
@@ -98,6 +105,9 @@ func (m *Metrics) zero() {
 	}
 	for _, cause := range guard.Causes() {
 		m.thaws.WithLabelValues(cause.String())
+	}
+	for _, result := range []string{verifiedGood, verifiedBad, verifiedFailed} {
+		m.verifications.WithLabelValues(result)
 	}
 	for _, trigger := range agent.Triggers() {
 		for _, outcome := range []agent.Outcome{agent.OutcomeSucceeded, agent.OutcomeFailed, agent.OutcomeNotResumed} {
@@ -132,6 +142,25 @@ func (m *Metrics) RunEnded(r agent.Report) {
 	if r.Clean {
 		m.lastClean.Set(seconds(r.Ended))
 	}
+}
+
+// What verifications find.
+const (
+	verifiedGood   = "good"
+	verifiedBad    = "bad"
+	verifiedFailed = "failed" // nobody can tell
+)
+
+// VerificationEnded counts a verification.
+func (m *Metrics) VerificationEnded(v agent.Verified, err error) {
+	result := verifiedBad
+	switch {
+	case err != nil:
+		result = verifiedFailed
+	case v.OK:
+		result = verifiedGood
+	}
+	m.verifications.WithLabelValues(result).Inc()
 }
 
 // JournalFailed counts a failure to read or write the journal.

@@ -52,12 +52,14 @@ var (
 	lastDesc       = prometheus.NewDesc(ScheduledLast, "The newest time of the schedule that was dealt with, 0 for none.", []string{"trigger"}, nil)
 	missedDesc     = prometheus.NewDesc(Missed, "Scheduled runs for which the daemon or the VM was down.", []string{"trigger"}, nil)
 	skippedDesc    = prometheus.NewDesc(Skipped, "Scheduled runs that did not begin since other work had the VM.", []string{"trigger"}, nil)
+	verifiedDesc   = prometheus.NewDesc(LastVerified, "When a snapshot was last found good, of those in the catalogue, 0 for never.", nil, nil)
+	scratchDesc    = prometheus.NewDesc(ScratchLeft, "Disks made for verifications that could not be removed yet.", nil, nil)
 	enabledDesc    = prometheus.NewDesc(Enabled, "1 if enable_snapshots is true.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc, nextDesc, lastDesc, missedDesc, skippedDesc} {
+	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc, nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc} {
 		ch <- d
 	}
 }
@@ -74,6 +76,8 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		gauge(notGoingDesc, float64(len(status.NotGoing)))
 		gauge(yieldedDesc, number(!status.Yielded.IsZero()))
 		gauge(enabledDesc, number(status.Enabled))
+		gauge(verifiedDesc, instant(status.LastVerified))
+		gauge(scratchDesc, number(status.Verification != nil && status.Verification.Left != ""))
 		for _, one := range status.Scheduled {
 			trigger := string(one.Trigger)
 			gauge(nextDesc, instant(one.Next), trigger)

@@ -70,6 +70,7 @@ func methods() map[string]method {
 		"runs":             {0, false, RoleOperator, (*Handler).runs},
 		"delete_snapshot":  {1, false, RoleOperator, (*Handler).deleteSnapshot},
 		"delete_snapshots": {0, false, RoleOperator, (*Handler).deleteSnapshots},
+		"verify_snapshot":  {0, false, RoleOperator, (*Handler).verifySnapshot},
 		"get_task":         {1, true, RoleHolder, (*Handler).getTask},
 		"cancel_task":      {1, true, RoleHolder, (*Handler).cancelTask},
 		"quiesce":          {1, true, RoleHolder, (*Handler).quiesce},
@@ -191,6 +192,8 @@ type Status struct {
 	NotGoing  []string          `json:"not_going,omitempty"`
 	Yielded   *time.Time        `json:"yielded_since,omitempty"`
 	Scheduled []Scheduled       `json:"schedules,omitempty"`
+	Verifying *Verifying        `json:"verification,omitempty"`
+	Verified  *time.Time        `json:"last_verified,omitempty"` // and found good
 }
 
 // Scheduled is how a schedule of runs stands.
@@ -223,6 +226,7 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 		Doing: s.Doing, NotGoing: s.NotGoing,
 	}
 	w.Yielded, w.Since = instant(s.Yielded), instant(s.Since)
+	w.Verifying, w.Verified = verifying(s.Verification), instant(s.LastVerified)
 	for _, one := range s.Scheduled {
 		w.Scheduled = append(w.Scheduled, Scheduled{
 			Trigger: string(one.Trigger), Cron: one.Cron, Next: instant(one.Next), Last: instant(one.Last),

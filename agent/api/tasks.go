@@ -32,6 +32,8 @@ type task struct {
 	done  chan struct{}
 	value any // value and err are set before done is closed
 	err   error
+
+	cancel context.CancelCauseFunc // nil for work that cannot be cancelled
 }
 
 // tasks are the tasks of this daemon's life.
@@ -43,7 +45,17 @@ type tasks struct {
 
 // begin starts long work. It ends by itself: its budget is the work's own.
 func (t *tasks) begin(work func(context.Context) (any, error)) Task {
-	id, one := agent.NewID(), &task{done: make(chan struct{})}
+	return t.add(context.Background(), &task{done: make(chan struct{})}, work)
+}
+
+// beginCancellable starts long work that cancel_task ends.
+func (t *tasks) beginCancellable(work func(context.Context) (any, error)) Task {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return t.add(ctx, &task{done: make(chan struct{}), cancel: cancel}, work)
+}
+
+func (t *tasks) add(ctx context.Context, one *task, work func(context.Context) (any, error)) Task {
+	id := agent.NewID()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.known == nil {
@@ -54,7 +66,7 @@ func (t *tasks) begin(work func(context.Context) (any, error)) Task {
 	t.forget()
 	go func() {
 		defer close(one.done)
-		one.value, one.err = work(context.Background())
+		one.value, one.err = work(ctx)
 	}()
 	return running(id)
 }
@@ -174,17 +186,14 @@ func taskMessage(c Call, id, result string) string {
 	return fmt.Sprintf("Action Failed %s: Task %s result: %s", c.name(), id, result)
 }
 
-// cancelTask cancels a run and answers when it holds nothing any more.
+// cancelTask cancels a run, or work that can be, and answers when it holds nothing any more.
 func (h *Handler) cancelTask(ctx context.Context, c Call) (any, error) {
 	id, err := text(c)
 	if err != nil {
 		return nil, err
 	}
 	if t := h.task(c, id); t != nil {
-		if closed(t.done) {
-			return "canceled", nil
-		}
-		return nil, invalid(c, "not supported")
+		return h.cancelWork(ctx, c, t)
 	}
 	run, err := h.find(c, id)
 	if err != nil {

@@ -1,6 +1,7 @@
 package natsapi
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,12 +56,34 @@ func AlertOf(r agent.Report) (Alert, bool) {
 	default:
 		return Alert{}, false
 	}
-	a.Title = "quiesced: " + a.Title
 	a.Summary = fmt.Sprintf("run %s at level %s: %s", r.ID, r.Asked, a.Summary)
+	return a.finished(), true
+}
+
+// AlertOfVerification is the alert that a verification deserves, if any: it tells of what
+// nobody may have asked for.
+func AlertOfVerification(v agent.Verified, err error) (Alert, bool) {
+	a := Alert{ID: agent.NewID(), CreatedAt: time.Now().Unix()}
+	switch {
+	case errors.Is(err, agent.ErrCancelled), errors.Is(err, agent.ErrStopping), errors.Is(err, agent.ErrYielded):
+		return Alert{}, false
+	case err != nil:
+		a.Severity, a.Title, a.Summary = SeverityWarning, "a snapshot could not be verified", err.Error()
+	case !v.OK:
+		a.Severity, a.Title = SeverityCritical, "a snapshot is not good"
+		a.Summary = fmt.Sprintf("snapshot %s, looked at by %s: %s", v.CID, v.How, v.Result)
+	default:
+		return Alert{}, false
+	}
+	return a.finished(), true
+}
+
+func (a Alert) finished() Alert {
+	a.Title = "quiesced: " + a.Title
 	if len(a.Summary) > maxSummary {
 		a.Summary = strings.ToValidUTF8(a.Summary[:maxSummary], "") + "…"
 	}
-	return a, true
+	return a
 }
 
 func either(one, other string) string {

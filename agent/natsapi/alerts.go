@@ -39,6 +39,13 @@ func (a *Alerts) RunEnded(r agent.Report) {
 	}
 }
 
+// VerificationEnded implements agent.Observer.
+func (a *Alerts) VerificationEnded(v agent.Verified, err error) {
+	if alert, ok := AlertOfVerification(v, err); ok {
+		a.Raise(alert)
+	}
+}
+
 // JournalFailed implements agent.Observer: quiesced_journal_errors_total tells of it.
 func (*Alerts) JournalFailed() {}
 

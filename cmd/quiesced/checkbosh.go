@@ -42,7 +42,7 @@ func (c *Config) found() (*foundVM, error) {
 	if vm == nil {
 		return nil, nil
 	}
-	f := &foundVM{Root: vm.Root, Instance: api.Instance(c.Instance)}
+	f := &foundVM{Root: vm.Root, Instance: api.Instance(c.Instance.who())}
 	var errs []error
 	if c.busSource() != nil {
 		bus, err := vm.Bus()

@@ -43,6 +43,7 @@ type Config struct {
 	SnapshotSchedule     string         `yaml:"snapshot_schedule"`      // of this instance, "" for none
 	SelfSnapshotSchedule string         `yaml:"self_snapshot_schedule"` // of the director's own VM, "" for none
 	Schedule             ScheduleConfig `yaml:"schedule"`
+	Verify               VerifyConfig   `yaml:"verify"`
 }
 
 // InstanceConfig says who this VM is.
@@ -52,6 +53,12 @@ type InstanceConfig struct {
 	Index      int    `yaml:"index"`
 	ID         string `yaml:"id"`
 	AgentID    string `yaml:"agent_id"`
+	VM         string `yaml:"vm_cid"` // the CPI's name of the VM
+}
+
+// who is the VM in the agent's form.
+func (i InstanceConfig) who() agent.Instance {
+	return agent.Instance{Deployment: i.Deployment, Job: i.Job, Index: i.Index, ID: i.ID, AgentID: i.AgentID}
 }
 
 // DiskConfig is a persistent disk.
@@ -79,6 +86,7 @@ type BudgetsConfig struct {
 	Frozen   time.Duration `yaml:"frozen"`
 	Snapshot time.Duration `yaml:"snapshot"`
 	Linger   time.Duration `yaml:"linger"`
+	Verify   time.Duration `yaml:"verify"`
 	Resume   time.Duration `yaml:"resume"`
 }
 
@@ -113,7 +121,7 @@ func defaults() Config {
 		Budgets: BudgetsConfig{
 			PreStop: 5 * time.Minute, Drain: 10 * time.Minute, Stop: 5 * time.Minute, Lock: time.Minute,
 			PreSync: 30 * time.Second, Frozen: 30 * time.Second,
-			Snapshot: 30 * time.Minute, Linger: 10 * time.Second, Resume: 10 * time.Minute,
+			Snapshot: 30 * time.Minute, Linger: 10 * time.Second, Verify: time.Hour, Resume: 10 * time.Minute,
 		},
 		NATS: NATSConfig{Subject: "agent.{agent_id}", Prefix: defaultPrefix},
 		Log:  LogConfig{Level: "info", Format: "text"},
@@ -161,6 +169,7 @@ func (c *Config) check(d *document) {
 		d.absolute("cpi.path", c.CPI.Path)
 	}
 	c.checkSchedules(d)
+	c.Verify.check(d)
 	c.checkRelease(d)
 	c.checkDisks(d)
 	c.checkLevels(d)
@@ -228,7 +237,7 @@ func (c *Config) checkBudgets(d *document) {
 		value time.Duration
 	}{
 		{"pre_stop", b.PreStop}, {"drain", b.Drain}, {"stop", b.Stop}, {"lock", b.Lock},
-		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"linger", b.Linger}, {"resume", b.Resume},
+		{"pre_sync", b.PreSync}, {"frozen", b.Frozen}, {"snapshot", b.Snapshot}, {"linger", b.Linger}, {"verify", b.Verify}, {"resume", b.Resume},
 	} {
 		if one.value <= 0 {
 			d.fail("budgets."+one.key, "%s is not a positive time", one.value)
@@ -280,7 +289,8 @@ func (c *Config) checkLog(d *document) {
 func (c *Config) settings() agent.Settings {
 	s := agent.Settings{
 		Enabled:      c.EnableSnapshots,
-		Instance:     agent.Instance(c.Instance),
+		Instance:     c.Instance.who(),
+		VM:           c.Instance.VM,
 		Levels:       map[agent.Trigger]agent.Level{},
 		AllowDegrade: c.AllowDegrade,
 		Budgets:      agent.Budgets(c.Budgets),

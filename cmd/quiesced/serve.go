@@ -99,6 +99,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	a := agent.New(agent.Parts{
 		Settings:   c.settings(),
 		Timekeeper: keeper,
+		Scratch:    journal.ScratchFile{Path: filepath.Join(c.StateDir, "verification.json")},
 		Supervised: c.supervised(log),
 		Journal:    records,
 		Freezer:    freezer,
@@ -125,6 +126,9 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	}
 	if keeper != nil {
 		tasks = append(tasks, task{"schedules", func(ctx context.Context) error { return keepTime(ctx, keeper, a) }})
+	}
+	if c.Verify.Schedule != "" {
+		tasks = append(tasks, task{"verifications", func(ctx context.Context) error { return c.keepVerifying(ctx, a, log) }})
 	}
 	if c.joinsBus(log) {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(dial), alerts, log).Serve})

@@ -71,11 +71,11 @@ func (c *Config) deployment(a *agent.Agent, log *slog.Logger) *deployment {
 	}
 }
 
-// idleFor says that no work is under way, and that nothing is left frozen or down that
-// the daemon tries to set going.
+// idleFor says that no work is under way, that nothing is left frozen or down that the
+// daemon tries to set going, and no disk of a verification.
 func idleFor(a *agent.Agent) bool {
 	work, _, _ := a.Now()
-	return work == "" && len(a.Stuck()) == 0 && len(a.NotGoing()) == 0
+	return work == "" && len(a.Stuck()) == 0 && len(a.NotGoing()) == 0 && a.Verification() == nil
 }
 
 // Where the job's pre-start has put the unit.

@@ -198,6 +198,15 @@ func (g *globals) printStatus(s api.Status) {
 	for _, one := range s.Scheduled {
 		g.printf("Schedule   %s\n", scheduleLine(one))
 	}
+	if s.Verified != nil {
+		g.printf("Verified   %s\n", timestamp(*s.Verified))
+	}
+	if v := s.Verifying; v != nil {
+		g.printf("Verifying  %s: %s, for %s\n", v.CID, v.Step, time.Since(v.Since).Round(time.Millisecond))
+		if v.Left != "" {
+			g.printf("NOT REMOVED: disk %s, made to verify %s: %s\n", v.Disk, v.CID, v.Left)
+		}
+	}
 	for _, what := range s.NotGoing {
 		g.printf("NOT GOING AGAIN: %s\n", what)
 	}

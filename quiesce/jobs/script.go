@@ -47,6 +47,16 @@ func (e *ScriptError) Error() string {
 
 func (e *ScriptError) Unwrap() error { return e.Err }
 
+// Refused says that the script ended by itself, with an exit status other than zero, and
+// not the one that tells that an enclosure could not be made.
+func (e *ScriptError) Refused() bool {
+	exit, ok := errors.AsType[exitError](e.Err)
+	return ok && exit.status.Exited() && exit.status.ExitStatus() != notEnclosed
+}
+
+// notEnclosed is the exit status of an Enclosure's command that did not run the script.
+const notEnclosed = 125
+
 // Run runs scripts all at once and waits for all. told, which may be nil, hears of
 // each when it begins and when it has ended, from one goroutine at a time. The
 // error joins *ScriptErrors.
@@ -58,7 +68,7 @@ func (r *Runner) Run(ctx context.Context, scripts []Script, budget time.Duration
 
 // Enclosure is where scripts run that must leave nothing behind.
 type Enclosure struct {
-	Command []string // runs the script, whose path follows it
+	Command []string // runs the script, whose path follows it, or ends with exit status 125
 	Env     []string // beside what every script has
 }
 

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
+)
+
+// verify verifies a snapshot, "--latest" for the newest clean one.
+func (w *world) verify(which string) (result, api.Verified) {
+	w.t.Helper()
+	r := w.run("verify", which, "--json")
+	var v api.Verified
+	if r.code == exitOK || r.code == exitFailed {
+		w.must(json.Unmarshal([]byte(r.out), &v))
+	}
+	return r, v
+}
+
+// mustBeClear asserts that a verification has left nothing: no disk, no loop device, no
+// mount, no record, no process.
+func (w *world) mustBeClear() {
+	w.t.Helper()
+	disks, err := filepath.Glob(filepath.Join(w.root, "disks", "*.img"))
+	w.must(err)
+	if len(disks) != 1 {
+		w.t.Errorf("disks are left: %q", disks)
+	}
+	loops, err := exec.Command("losetup", "--list", "--noheadings", "--output", "BACK-FILE").Output()
+	w.must(err)
+	if n := strings.Count(string(loops), w.root); n != 1 {
+		w.t.Errorf("loop devices are left:\n%s", loops)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	w.must(err)
+	if n := strings.Count(string(mounts), w.dir+"/run"); n != 0 {
+		w.t.Errorf("mounts are left:\n%s", mounts)
+	}
+	for _, left := range []string{"state/verification", "state/verification.json"} {
+		if w.exists(left) {
+			w.t.Errorf("%s is left", left)
+		}
+	}
+}
+
+// sum is the checksum of the disk, whose filesystem is at rest.
+func (w *world) sum() string {
+	w.t.Helper()
+	w.must(exec.Command("sync", "-f", w.store).Run())
+	text, err := os.ReadFile(filepath.Join(w.root, "disks", w.cid+".img"))
+	w.must(err)
+	return fmt.Sprintf("%x", sha256.Sum256(text))
+}
+
+var verifiedTypes = []struct {
+	fstype, tool string
+	size         int64
+}{
+	{"ext4", "e2fsck", 32 << 20}, {"xfs", "xfs_repair", loopfs.MinXFS}, {"btrfs", "btrfs", 128 << 20},
+}
+
+func TestSnapshotIsVerifiedBesideItsDisk(t *testing.T) {
+	for _, c := range verifiedTypes {
+		t.Run(c.fstype, func(t *testing.T) {
+			w := newWorldOn(t, t.TempDir(), host, c.fstype, c.size)
+			w.configure()
+			w.must(os.WriteFile(w.store+"/data", []byte("of the disk"), 0o600))
+			w.start()
+			w.take("--level", "freeze")
+			before := w.sum()
+			r, v := w.verify("--latest")
+			w.mustSay(r, exitOK)
+			if cid := w.snapshots()[0].CID; !v.OK || v.CID != cid || v.How != c.tool || time.Since(v.Time) > time.Minute {
+				t.Errorf("got %+v", v)
+			}
+			if s := w.snapshots()[0]; s.Verified == nil || *s.Verified != v.Verification || !s.Clean {
+				t.Errorf("recorded is %+v", s.Verified)
+			}
+			if w.sum() != before {
+				t.Error("the disk has changed")
+			}
+			w.mustBeClear()
+		})
+	}
+}
+
+// damageSnapshot overwrites metadata of a snapshot's filesystem.
+func (w *world) damageSnapshot(cid, fstype string) {
+	w.t.Helper()
+	image, err := os.OpenFile(filepath.Join(w.root, "snapshots", cid+".img"), os.O_RDWR, 0)
+	w.must(err)
+	text, err := os.ReadFile(image.Name())
+	w.must(err)
+	where := map[string]func([]byte) []int{"ext4": extInodes, "xfs": xfsInodes, "btrfs": btrfsFiles}[fstype](text)
+	if len(where) == 0 {
+		w.t.Fatal("there is nothing to be damaged")
+	}
+	for _, at := range where {
+		_, err := image.WriteAt(bytes.Repeat([]byte{0xa5}, 300), int64(at))
+		w.must(err)
+	}
+	w.must(image.Close())
+}
+
+// extInodes are the first inodes of files.
+func extInodes(image []byte) []int {
+	block := 1024 << binary.LittleEndian.Uint32(image[1024+24:])
+	groups := (int(binary.LittleEndian.Uint32(image[1024+20:])) + 1) * block
+	return []int{int(binary.LittleEndian.Uint32(image[groups+8:]))*block + 11*256}
+}
+
+// xfsInodes is the root directory's inode, and those after it.
+func xfsInodes(image []byte) []int {
+	block, inode := int(binary.BigEndian.Uint32(image[4:])), int(binary.BigEndian.Uint16(image[104:]))
+	root, perBlock := int(binary.BigEndian.Uint64(image[56:])), int(image[123])
+	return []int{root>>perBlock*block + root%(1<<perBlock)*inode}
+}
+
+// btrfsFiles are all copies of the tree blocks that hold files, behind their headers.
+func btrfsFiles(image []byte) []int {
+	const block, superblock, fsid, owner, files = 16 << 10, 64 << 10, 32, 88, 5
+	var all []int
+	for at := superblock + block; at+block <= len(image); at += block {
+		mine := bytes.Equal(image[at+fsid:][:16], image[superblock+fsid:][:16])
+		if mine && binary.LittleEndian.Uint64(image[at+owner:]) == files {
+			all = append(all, at+120)
+		}
+	}
+	return all
+}
+
+func TestDamagedSnapshotIsFound(t *testing.T) {
+	for _, c := range verifiedTypes {
+		t.Run(c.fstype, func(t *testing.T) {
+			w := newWorldOn(t, t.TempDir(), host, c.fstype, c.size)
+			w.configure()
+			w.must(os.WriteFile(w.store+"/data", []byte("of the disk"), 0o600))
+			w.start()
+			_, report := w.take("--level", "freeze")
+			cid := report.Disks[0].SnapshotCID
+			w.damageSnapshot(cid, c.fstype)
+			r, v := w.verify(cid)
+			w.mustSay(r, exitFailed, "the filesystem is damaged: ")
+			if v.OK || v.How != c.tool {
+				t.Errorf("got %+v", v)
+			}
+			if s := w.snapshots()[0]; s.Verified == nil || s.Verified.OK {
+				t.Errorf("recorded is %+v", s.Verified)
+			}
+			w.mustSay(w.run("verify", cid), exitFailed, cid, "no", "the filesystem is damaged: ")
+			w.mustBeClear()
+		})
+	}
+}
+
+// bend puts a script before local-cpi. It does what the file "bend" says: shell commands that
+// see the request in $request and its method in $method, and that may end it. "call" has local-cpi answer.
+func (w *world) bend() {
+	w.t.Helper()
+	local := w.cpi
+	w.cpi = filepath.Join(w.dir, "cpi")
+	w.must(os.WriteFile(w.cpi, []byte(`#!/bin/sh
+dir=`+w.dir+`
+request=$(cat)
+method=${request#*\"method\":\"}
+method=${method%%\"*}
+call() { printf %s "$request" | `+local+`; }
+answer() { printf '{"result":%s,"error":null,"log":""}' "$1"; exit; }
+fail() { printf '{"result":null,"error":{"type":"Bosh::Clouds::%s","message":"bent","ok_to_retry":false},"log":""}' "$1"; exit; }
+[ -e $dir/bend ] && . $dir/bend
+call
+`), 0o700))
+}
+
+func (w *world) bent(how string) {
+	w.t.Helper()
+	w.must(os.WriteFile(w.dir+"/bend.new", []byte(how), 0o600))
+	w.must(os.Rename(w.dir+"/bend.new", w.dir+"/bend"))
+}
+
+func TestWhatKeepsASnapshotFromBeingVerifiedIsSaid(t *testing.T) {
+	w := newWorld(t, with("budgets: {verify: 3s}\n"))
+	w.bend()
+	w.start()
+	_, report := w.take("--level", "freeze")
+	cid := report.Disks[0].SnapshotCID
+	device := mountSource(t, w.store)
+	before := w.sum()
+	for _, c := range []struct {
+		name, bend string
+		code       int
+		want       string
+	}{
+		{"a CPI that cannot make disks", `[ $method = create_disk ] && fail NotImplemented`, exitRefused, "the CPI cannot make disks"},
+		{"one that fails to", `[ $method = create_disk ] && fail CloudError`, exitFailed, "CloudError: bent"},
+		{"one that has never heard of snapshots", `[ $method = create_disk ] && request=$(printf %s "$request" | sed 's/"snapshot_cid":"[^"]*"//')`,
+			exitFailed, "it holds nothing but zeros: this CPI may not make disks from snapshots"},
+		{"one that answers the disk itself", `[ $method = create_disk ] && answer '"disk-1"'`, exitFailed, "the CID of a disk that was there before"},
+		{"one that answers no CID", `[ $method = create_disk ] && answer 5`, exitFailed, "a disk whose CID nobody knows"},
+		{"one that ends without an answer", `[ $method = create_disk ] && exit 1`, exitFailed, "a disk whose CID nobody knows"},
+		{"one that cannot attach", `[ $method = attach_disk ] && fail NotSupported`, exitFailed, "NotSupported: bent (instance.vm_cid is not configured)"},
+		{"one that attaches and then fails", `[ $method = attach_disk ] && { call >&2; fail CloudError; }`, exitFailed, "CloudError: bent"},
+		{"one that attaches and says not where", `[ $method = attach_disk ] && { call >&2; answer '{"lun":5}'; }`, exitFailed, `an object with the keys ["lun"]`},
+		{"one that answers the disk's own device", `[ $method = attach_disk ] && answer '"` + device + `"'`, exitFailed, "where another was before"},
+		{"one that answers the disk's own directory", `[ $method = attach_disk ] && answer '"` + w.store + `"'`, exitFailed, "which is in use at"},
+		{"one that answers a directory around it", `[ $method = attach_disk ] && answer '"` + w.dir + `"'`, exitFailed, "which is in use at"},
+		{"a disk that does not appear", `[ $method = attach_disk ] && answer '"/dev/no-such"'`, exitFailed, `the disk does not appear at "/dev/no-such"`},
+		{"a disk that is too small", `[ $method = create_disk ] && request=$(printf %s "$request" | sed 's/\[32,/[31,/')`, exitFailed, "31"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w.bent(c.bend)
+			w.mustSay(w.run("verify", cid), c.code, "cannot verify snapshot", c.want)
+			w.bent("")
+			w.mustBeClear()
+		})
+	}
+	for _, args := range [][]string{{"verify"}, {"verify", cid, "--latest"}, {"verify", "a", "b"}} {
+		w.mustSay(w.run(args...), exitUsage)
+	}
+	w.mustSay(w.run("verify", "snap-9"), exitRefused, `unknown snapshot "snap-9"`)
+	if s := w.snapshots()[0]; s.Verified != nil {
+		t.Errorf("recorded is %+v", s.Verified)
+	}
+	if w.sum() != before {
+		t.Error("the disk has changed")
+	}
+	w.mustSay(w.run("verify", cid), exitOK)
+}
+
+// mountSource is the device that is mounted at a place.
+func mountSource(t testing.TB, at string) string {
+	t.Helper()
+	out, err := exec.Command("findmnt", "-no", "SOURCE", at).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestDiskThatCannotBeRemovedIsToldOfAndTriedAgain(t *testing.T) {
+	for _, method := range []string{"detach_disk", "delete_disk"} {
+		t.Run(method, func(t *testing.T) {
+			w := newWorld(t)
+			w.bend()
+			w.start()
+			_, report := w.take("--level", "freeze")
+			cid := report.Disks[0].SnapshotCID
+			w.bent(`[ $method = ` + method + ` ] && fail CloudError`)
+			r, v := w.verify(cid)
+			w.mustSay(r, exitOK, "bent")
+			if !v.OK || !strings.Contains(v.Left, "bent") {
+				t.Errorf("got %+v", v)
+			}
+			w.mustSay(w.run("status"), exitOK, "NOT REMOVED: disk disk-", "bent")
+			w.mustSay(w.run("verify", cid), exitBusy, "verify "+cid)
+			w.mustSay(w.run("delete-snapshot", cid), exitBusy, "verify "+cid)
+			w.end() // the next daemon knows
+			w.start()
+			w.eventually("it is tried again", func() bool { return strings.Contains(w.run("status").out, "NOT REMOVED") })
+			w.bent("")
+			w.eventually("it is removed", func() bool { return !strings.Contains(w.run("status").out, cid) })
+			w.mustBeClear()
+			w.mustSay(w.run("delete-snapshot", cid), exitOK)
+		})
+	}
+}
