@@ -98,6 +98,7 @@ deps:
 	command -v losetup    >/dev/null || missing="$$missing mount"; \
 	command -v gcc        >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v pgrep      >/dev/null || missing="$$missing procps"; \
+	command -v strace     >/dev/null || missing="$$missing strace"; \
 	command -v ruby       >/dev/null || missing="$$missing ruby"; \
 	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
 	command -v systemd-nspawn >/dev/null || missing="$$missing systemd-container"; \

@@ -11,11 +11,9 @@ import (
 
 // What linux/btrfs.h calls BTRFS_IOC_….
 const (
-	iocWaitSync       = 0x40089416
 	iocSubvolCreate   = 0x5000940e
 	iocSnapDestroy    = 0x5000940f
 	iocSnapCreateV2   = 0x50009417
-	iocStartSync      = 0x80089418
 	iocSubvolRootrefs = 0xd000943d
 )
 
@@ -87,20 +85,6 @@ func hasNested(subvolume *os.File) (bool, error) {
 		return true, nil
 	}
 	return args[4088] > 0, err // num_items
-}
-
-// commit waits until what was done to subvolumes in a directory is durable.
-func commit(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	var transaction [8]byte
-	if err := btrfsIoctl(dir, iocStartSync, unsafe.Pointer(&transaction)); err != nil {
-		return err
-	}
-	return btrfsIoctl(dir, iocWaitSync, unsafe.Pointer(&transaction))
 }
 
 func btrfsIoctl(file *os.File, request uintptr, args unsafe.Pointer) error {

@@ -217,7 +217,7 @@ func swap(one, other entry) error {
 	if err := exchange(a, b); err != nil {
 		return err
 	}
-	return errors.Join(one.settle(filepath.Dir(a)), other.settle(filepath.Dir(b)))
+	return errors.Join(syncDir(filepath.Dir(a)), syncDir(filepath.Dir(b)))
 }
 
 func exchange(a, b string) error {

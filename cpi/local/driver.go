@@ -41,9 +41,6 @@ type driver interface {
 	// attached returns where the data is in use, or may be, and "" for nowhere.
 	attached(path string) (string, error)
 
-	// settle makes durable what was done to the names in a directory.
-	settle(dir string) error
-
 	// measure returns the bytes that the data takes and the size of the disk; zero for
 	// what cannot be told.
 	measure(data *os.File) (used, size int64, err error)

@@ -50,7 +50,7 @@ func (f folder) publish(e entry, data, sidecar *temporary) error {
 	if err := data.rename(e.path); err != nil {
 		return errors.Join(err, removeIfThere(f.sidecar(e.cid)))
 	}
-	return e.settle(f.dir)
+	return syncDir(f.dir)
 }
 
 // remove deletes a CID. The data goes last, and is there to be deleted again after a
@@ -62,7 +62,7 @@ func (f folder) remove(e entry) error {
 	if err := removeData(e.path); err != nil {
 		return err
 	}
-	return e.settle(f.dir)
+	return syncDir(f.dir)
 }
 
 // removeData removes what holds data, of a link the link alone.
@@ -98,6 +98,8 @@ func removeIfThere(path string) error {
 	return nil
 }
 
+// syncDir makes durable what was done to the names in a directory. On btrfs it commits the
+// transaction if that had to do with subvolumes.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/cpi/local"
 )
@@ -51,6 +53,22 @@ func TestTheMethodsWorkOverTheWire(t *testing.T) {
 	want(must("set_disk_metadata", `[`+disk+`,{"a":"b"}]`), `null`)
 	// A tag repeats a key of the director.
 	snapshot := must("snapshot_disk", `[`+disk+`,{"agent_id":"a","agent_id":"evil"}]`)
+	var listed []cpi.SnapshotInfo
+	if err := json.Unmarshal([]byte(must("list_snapshots", `[]`)), &listed); err != nil || len(listed) != 1 {
+		t.Fatalf("got %v, %v", listed, err)
+	}
+	if diff := cmp.Diff(map[string]any{"agent_id": "a"}, listed[0].Metadata); diff != "" || listed[0].DiskSize != 2*mib {
+		t.Errorf("%d bytes, metadata: -want +got\n%s", listed[0].DiskSize, diff)
+	}
+	other := must("create_disk", `[3,{"snapshot_cid":`+snapshot+`},null]`)
+	at := must("attach_disk", `["vm-1",`+other+`]`)
+	if !strings.HasPrefix(at, `{"path":"/dev/loop`) {
+		t.Errorf("attached is %s", at)
+	}
+	want(must("attach_disk", `["vm-2",`+other+`]`), at)
+	want(must("detach_disk", `["vm-1",`+other+`]`), `null`)
+	want(must("swap_disks", `[`+disk+`,`+other+`]`), `null`)
+	want(must("delete_disk", `[`+other+`]`), `null`)
 	want(must("delete_disk", `[`+disk+`]`), `null`)
 	want(must("has_disk", `[`+disk+`]`), `false`)
 	var cid string
@@ -73,6 +91,10 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"create_disk", `[1,"",""]`, "cloud_properties"},
 		{"create_disk", `[1,{},1]`, "vm_cid"},
 		{"delete_snapshot", `[null]`, "snapshot_cid"},
+		{"list_snapshots", `[1]`, "it takes 0 arguments and got 1"},
+		{"attach_disk", `["vm",null]`, "disk_cid"},
+		{"detach_disk", `[null,"d"]`, "vm_cid"},
+		{"swap_disks", `["d",1]`, "other_cid"},
 		{"delete_disk", `["../x"]`, `"../x"`},
 	} {
 		_, err := call(t, root, tt.method, tt.arguments)
@@ -82,16 +104,22 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 	}
 }
 
-func TestARequestWithoutRootIsRefused(t *testing.T) {
-	for _, context := range []string{`{}`, `{"root":1}`, `null`} {
+func TestAContextThatIsOfNoUseIsRefused(t *testing.T) {
+	root := t.TempDir()
+	for _, tt := range []struct{ context, part string }{
+		{`{}`, `"root"`},
+		{`{"root":1}`, `"root"`},
+		{`null`, `"root"`},
+		{fmt.Sprintf(`{"root":%q,"driver":1}`, root), `"driver"`},
+		{fmt.Sprintf(`{"root":%q,"driver":"zfs"}`, root), `"zfs"`},
+	} {
 		var out bytes.Buffer
-		request := `{"method":"has_disk","arguments":["d"],"context":` + context + `}`
+		request := `{"method":"create_disk","arguments":[1,{},null],"context":` + tt.context + `}`
 		if err := cpi.Serve(strings.NewReader(request), &out, local.Handlers(io.Discard)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := cpi.ParseResponse(out.Bytes()); !errors.Is(err, cpi.CpiError) || !strings.Contains(err.Error(), `"root"`) {
-			t.Errorf("%s: got %v", context, err)
-		}
+		_, err := cpi.ParseResponse(out.Bytes())
+		wantError(t, err, cpi.CpiError, tt.part)
 	}
 }
 

@@ -90,8 +90,6 @@ func checkGrowth(source *os.File, size int64) error {
 	return nil
 }
 
-func (images) settle(dir string) error { return syncDir(dir) }
-
 func (images) measure(image *os.File) (used, size int64, err error) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(image.Fd()), &stat); err != nil {

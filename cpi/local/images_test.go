@@ -2,295 +2,187 @@ package local_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/cpi/local"
 )
 
-const mib = 1 << 20
-
-func open(t *testing.T, root string) *local.Store {
-	t.Helper()
-	m, err := local.Open(root, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// addDisk makes a disk with so much data at 1 MiB, between holes of 1 MiB and
-
-// 64 MiB.
-
-func addDisk(t *testing.T, root, cid string, data int) {
-	t.Helper()
-	dir := filepath.Join(root, "disks")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	writeImage(t, filepath.Join(dir, cid+".img"), data)
-}
-
-func writeImage(t *testing.T, path string, data int) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	random := rand.NewChaCha8([32]byte{1})
-	block := make([]byte, mib)
-	for at := 0; at < data; at += len(block) {
-		random.Read(block)
-		if _, err := f.WriteAt(block[:min(mib, data-at)], int64(at+mib)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Truncate(int64(data) + 65*mib); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func names(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := []string{}
-	for _, entry := range entries {
-		found = append(found, entry.Name())
-	}
-	return found
-}
-
-func wantNames(t *testing.T, dir string, want ...string) {
-	t.Helper()
-	slices.Sort(want)
-	if diff := cmp.Diff(append([]string{}, want...), names(t, dir)); diff != "" {
-		t.Errorf("%s: -want +got\n%s", filepath.Base(dir), diff)
-	}
-}
-
-func same(t *testing.T, a, b string) bool {
-	t.Helper()
-	one, err := os.ReadFile(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := os.ReadFile(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Equal(one, other)
-}
-
-func TestASnapshotIsTheDiskAtItsTime(t *testing.T) {
-	for _, tt := range []struct {
-		how   string
-		mount func(*testing.T) string
-	}{
-		{"reflink", mountXFS},
-		{"copy", func(t *testing.T) string { return mountExt4(t, "100M") }},
+// TestImages is what only disks that are images have to do with.
+func TestImages(t *testing.T) {
+	t.Parallel()
+	f := onXFS.mount(t)
+	for name, test := range map[string]func(*testing.T, *place){
+		"an image elsewhere is a disk through a link":              testImageLink,
+		"what is no image is no disk":                              testNoImage,
+		"the method is noted":                                      testNotes,
+		"a disk is not made smaller than its snapshot":             testSmaller,
+		"an operator's loop device is answered":                    testOperatorsLoop,
+		"a loop device that is not the whole image is refused":     testPartialLoop,
+		"an image elsewhere is swapped where it lies":              testSwapLink,
+		"an image on another filesystem is not swapped, with word": testSwapElsewhere,
 	} {
-		t.Run(tt.how, func(t *testing.T) {
-			root := tt.mount(t)
-			addDisk(t, root, "disk-1", 5*mib+123)
-			var notes bytes.Buffer
-			m, err := local.Open(root, &notes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			cid, err := m.SnapshotDisk("disk-1", local.Object{"deployment": json.RawMessage(`"d&p"`)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			disk := filepath.Join(root, "disks", "disk-1.img")
-			snapshot := filepath.Join(root, "snapshots", cid+".img")
-			wantNames(t, filepath.Dir(snapshot), cid+".img", cid+".json")
-			if !same(t, disk, snapshot) {
-				t.Error("the snapshot differs from the disk")
-			}
-			if !strings.HasPrefix(notes.String(), fmt.Sprintf("snapshot '%s' of disk 'disk-1' created by %s in ", cid, tt.how)) {
-				t.Errorf("noted %q", notes.String())
-			}
-			checkSidecar(t, filepath.Join(root, "snapshots", cid+".json"), tt.how, began)
-			if used := blocks(t, snapshot); used > 6*mib {
-				t.Errorf("the holes were filled: it uses %d bytes", used)
-			}
-			before, _ := os.ReadFile(snapshot)
-			if err := os.WriteFile(disk, []byte("changed"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if after, _ := os.ReadFile(snapshot); !bytes.Equal(before, after) {
-				t.Error("the snapshot changed with the disk")
-			}
-		})
+		t.Run(name, func(t *testing.T) { test(t, f.place(t)) })
 	}
 }
 
-func checkSidecar(t *testing.T, path, how string, began time.Time) {
-	t.Helper()
-	text, err := os.ReadFile(path)
+// link makes a disk of an image that lies elsewhere.
+func (p *place) link(cid, image string) {
+	p.t.Helper()
+	if err := errors.Join(os.MkdirAll(p.folder("disks"), 0o700), os.Symlink(image, filepath.Join(p.folder("disks"), p.entry(cid)))); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func testImageLink(t *testing.T, p *place) {
+	elsewhere := filepath.Join(t.TempDir(), "store.img")
+	writeImage(t, elsewhere, mib)
+	p.link("mine", elsewhere)
+	if has, err := p.HasDisk("mine"); !has || err != nil {
+		t.Errorf("got %v, %v", has, err)
+	}
+	cid := must(p.SnapshotDisk("mine", nil))(t)
+	if p.content("disks", "mine") != p.content("snapshots", cid) {
+		t.Error("the snapshot differs from the image")
+	}
+	if err := errors.Join(p.SetDiskMetadata("mine", local.Object{"a": raw("1")}), p.DeleteDisk("mine")); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, p.folder("disks"))
+	if _, err := os.Stat(elsewhere); err != nil {
+		t.Errorf("the image was deleted: %v", err)
+	}
+}
+
+func testNoImage(t *testing.T, p *place) {
+	p.link("zero", "/dev/zero")
+	p.link("dangling", "gone")
+	dir := p.folder("disks")
+	err := errors.Join(os.Mkdir(filepath.Join(dir, "dir.img"), 0o700), os.Mkdir(filepath.Join(dir, "plain"), 0o700),
+		syscall.Mkfifo(filepath.Join(dir, "pipe.img"), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got map[string]any
-	if err := json.Unmarshal(text, &got); err != nil {
-		t.Fatal(err)
+	for disk, want := range map[string]cpi.ErrorType{
+		"dir": cpi.CloudError, "pipe": cpi.CloudError, "zero": cpi.CloudError,
+		"dangling": cpi.DiskNotFound, "missing": cpi.DiskNotFound, "plain": cpi.DiskNotFound,
+	} {
+		_, err := p.SnapshotDisk(disk, nil)
+		wantError(t, err, want, disk)
+		_, err = p.AttachDisk(disk)
+		wantError(t, err, want, disk)
 	}
-	at, err := time.Parse(time.RFC3339Nano, got["created_at"].(string))
-	if err != nil || at.Before(began) || at.After(time.Now()) {
-		t.Errorf("created_at is %v, %v", got["created_at"], err)
-	}
-	delete(got, "created_at")
-	want := map[string]any{
-		"disk_cid": "disk-1", "method": how, "size": float64(70*mib + 123),
-		"metadata": map[string]any{"deployment": "d&p"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("-want +got\n%s", diff)
+	if err := p.DeleteDisk("dangling"); err != nil {
+		t.Errorf("a link to nothing: %v", err)
 	}
 }
 
-func blocks(t *testing.T, path string) int64 {
-	t.Helper()
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
+func testNotes(t *testing.T, p *place) {
+	p.addDisk("disk-1", 1)
+	var notes bytes.Buffer
+	s := must(local.Open(p.root, &notes))(t)
+	cid := must(s.SnapshotDisk("disk-1", nil))(t)
+	if want := fmt.Sprintf("snapshot '%s' of disk 'disk-1' created by reflink in ", cid); !strings.HasPrefix(notes.String(), want) {
+		t.Errorf("noted %q", notes.String())
+	}
+}
+
+func testSmaller(t *testing.T, p *place) {
+	p.addDisk("disk-1", 1) // of 9 MiB and one byte
+	snapshot := must(p.SnapshotDisk("disk-1", nil))(t)
+	_, err := p.CreateDisk(9, fromSnapshot(snapshot), "")
+	wantError(t, err, cpi.CpiError, "it must have 10 MiB at least")
+	must(p.CreateDisk(10, fromSnapshot(snapshot), ""))(t)
+}
+
+func testOperatorsLoop(t *testing.T, p *place) {
+	disk := must(p.CreateDisk(8, nil, ""))(t)
+	image := p.data("disks", disk)
+	command(t, "mkfs.ext4", "-q", "-F", image)
+	mounted := t.TempDir()
+	command(t, "mount", "-o", "loop", image, mounted)
+	unmount := func() error { return exec.Command("umount", mounted).Run() }
+	t.Cleanup(func() { _ = unmount() })
+	out := must(exec.Command("findmnt", "-no", "SOURCE", mounted).Output())(t)
+	if at := must(p.AttachDisk(disk))(t); at != strings.TrimSpace(string(out)) {
+		t.Errorf("attached as %q, mounted from %q", at, out)
+	}
+	if err := unmount(); err != nil {
 		t.Fatal(err)
 	}
-	return stat.Blocks * 512
+	if err := p.DetachDisk(disk); err != nil {
+		t.Errorf("after umount has let it go: %v", err)
+	}
+}
+
+func testPartialLoop(t *testing.T, p *place) {
+	disk := must(p.CreateDisk(8, nil, ""))(t)
+	for option, part := range map[string]string{"--offset=4096": "a part of it", "--sizelimit=4096": "a part of it", "--read-only": "read-only"} {
+		out := must(exec.Command("losetup", "--show", "-f", option, p.data("disks", disk)).Output())(t)
+		device := strings.TrimSpace(string(out))
+		_, err := p.AttachDisk(disk)
+		wantError(t, err, cpi.CloudError, device+" has "+part)
+		wantError(t, p.DeleteDisk(disk), cpi.CloudError, "is attached ("+device+")")
+		command(t, "losetup", "-d", device)
+	}
+	if err := p.DeleteDisk(disk); err != nil {
+		t.Error(err)
+	}
+}
+
+func testSwapLink(t *testing.T, p *place) {
+	dir := filepath.Join(p.root, "elsewhere")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(dir, "store.img")
+	writeImage(t, elsewhere, 1)
+	p.link("mine", elsewhere)
+	p.addDisk("new", 2*mib)
+	old, renewed := p.content("disks", "mine"), p.content("disks", "new")
+	if err := p.SwapDisks("new", "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if p.content("disks", "mine") != renewed || p.content("disks", "new") != old {
+		t.Error("they have not changed places")
+	}
+	if info := must(os.Lstat(elsewhere))(t); info.Size() != 11*mib {
+		t.Errorf("at the image's own path are %d bytes", info.Size())
+	}
+}
+
+func testSwapElsewhere(t *testing.T, p *place) {
+	elsewhere := filepath.Join(t.TempDir(), "store.img")
+	writeImage(t, elsewhere, 1)
+	p.link("mine", elsewhere)
+	p.addDisk("new", 2)
+	before := p.contents()
+	wantError(t, p.SwapDisks("mine", "new"), cpi.CloudError, "are not on one filesystem")
+	if after := p.contents(); after["mine"] != before["mine"] || after["new"] != before["new"] {
+		t.Error("something was exchanged")
+	}
 }
 
 func TestAnImageOfHolesAndAnEmptyOneCanBeCopied(t *testing.T) {
-	root := mountExt4(t, "20M")
-	m := open(t, root)
+	t.Parallel()
+	small := onExt4
+	small.size = "20M"
+	p := small.alone(t)
 	for _, size := range []int64{0, 1, 1 << 30} {
-		addDisk(t, root, "d", 0)
-		disk := filepath.Join(root, "disks", "d.img")
-		if err := os.Truncate(disk, size); err != nil {
+		p.addDisk("d", 0)
+		if err := os.Truncate(p.data("disks", "d"), size); err != nil {
 			t.Fatal(err)
 		}
-		cid, err := m.SnapshotDisk("d", nil)
-		if err != nil {
-			t.Fatal(err)
+		cid := must(p.SnapshotDisk("d", nil))(t)
+		if info := must(os.Stat(p.data("snapshots", cid)))(t); info.Size() != size {
+			t.Errorf("got %d bytes, want %d", info.Size(), size)
 		}
-		info, err := os.Stat(filepath.Join(root, "snapshots", cid+".img"))
-		if err != nil || info.Size() != size {
-			t.Errorf("got %v, %v; want %d bytes", info, err, size)
-		}
-	}
-}
-
-func TestAFullFilesystemIsNoDiskSpaceAndLeavesNothing(t *testing.T) {
-	root := mountExt4(t, "20M")
-	addDisk(t, root, "disk-1", 10*mib)
-	m := open(t, root)
-	_, err := m.SnapshotDisk("disk-1", nil)
-	if !errors.Is(err, cpi.NoDiskSpace) {
-		t.Fatalf("got %v", err)
-	}
-	wantNames(t, filepath.Join(root, "snapshots"))
-	if err := os.Truncate(filepath.Join(root, "disks", "disk-1.img"), 2*mib); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.SnapshotDisk("disk-1", nil); err != nil {
-		t.Errorf("the space was not given back: %v", err)
-	}
-}
-
-func TestASnapshotIsDeletedOnce(t *testing.T) {
-	root := t.TempDir()
-	addDisk(t, root, "d", 1)
-	m := open(t, root)
-	if err := m.DeleteSnapshot("snap-1"); !errors.Is(err, cpi.CloudError) {
-		t.Errorf("without any snapshot: %v", err)
-	}
-	cid, err := m.SnapshotDisk("d", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.DeleteSnapshot(cid); err != nil {
-		t.Error(err)
-	}
-	wantNames(t, filepath.Join(root, "snapshots"))
-	if err := m.DeleteSnapshot(cid); !errors.Is(err, cpi.CloudError) || !strings.Contains(err.Error(), cid) {
-		t.Errorf("deleted again: %v", err)
-	}
-}
-
-func TestARootThatIsNoDirectoryIsRefused(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, root := range []string{"", "relative", file, file + "/below", filepath.Join(t.TempDir(), "missing")} {
-		if _, err := local.Open(root, io.Discard); !errors.Is(err, cpi.CpiError) {
-			t.Errorf("%q: got %v", root, err)
-		}
-	}
-}
-
-func TestCallsAtATimeDoNotDisturbEachOther(t *testing.T) {
-	root := mountXFS(t)
-	addDisk(t, root, "d", 2*mib)
-	var calls sync.WaitGroup
-	kept := make([]string, 8)
-	for i := range kept {
-		calls.Go(func() {
-			m := open(t, root)
-			for round := range 5 {
-				cid, err := m.SnapshotDisk("d", nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				key := fmt.Sprintf("%d-%d", i, round)
-				if err := m.SetDiskMetadata("d", local.Object{key: json.RawMessage("1")}); err != nil {
-					t.Error(err)
-				}
-				disk, err := m.CreateDisk(1, nil, "")
-				if err := errors.Join(err, m.DeleteDisk(disk)); err != nil {
-					t.Error(err)
-				}
-				if round < 4 {
-					if err := m.DeleteSnapshot(cid); err != nil {
-						t.Error(err)
-					}
-					continue
-				}
-				kept[i] = cid
-			}
-		})
-	}
-	calls.Wait()
-	var want []string
-	for _, cid := range kept {
-		want = append(want, cid+".img", cid+".json")
-		if !same(t, filepath.Join(root, "disks", "d.img"), filepath.Join(root, "snapshots", cid+".img")) {
-			t.Errorf("%s differs from the disk", cid)
-		}
-	}
-	wantNames(t, filepath.Join(root, "snapshots"), want...)
-	wantNames(t, filepath.Join(root, "disks"), "d.img", "d.json")
-	text, err := os.ReadFile(filepath.Join(root, "disks", "d.json"))
-	if n := strings.Count(string(text), `": 1`); n != 40 || err != nil {
-		t.Errorf("%d of 40 keys were kept, %v", n, err)
 	}
 }

@@ -162,6 +162,4 @@ func (s subvolumes) attached(path string) (string, error) {
 	return mountOf(file, path)
 }
 
-func (subvolumes) settle(dir string) error { return commit(dir) }
-
 func (subvolumes) measure(*os.File) (used, size int64, err error) { return 0, 0, nil }
