@@ -61,6 +61,7 @@ type Agent struct {
 	runs      map[string]*Run    // guarded by mu: under way, or ended without a record
 	order     []string           // guarded by mu: ids of runs, oldest first
 	unsaved   Change             // guarded by mu: what the journal would not take
+	redeletes Redeletes          // guarded by mu
 	last      *Report            // guarded by mu: of the run that ended last, nil for none
 	stuck     []guard.Recovered  // guarded by mu: what recovery could not thaw
 	left      *Held              // guarded by mu: of the jobs what could not be set going, nil for nothing

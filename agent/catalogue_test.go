@@ -138,7 +138,8 @@ func TestIDOfAForgottenRunIsRefusedWhileItsSnapshotsAreKnown(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Field != "id" || len(in.Calls(t, "snapshot_disk")) > 0 {
 		t.Errorf("got %v", err)
 	}
-	in.must(in.Agent.Delete(t.Context(), "snap-old"))
+	_, err = in.Agent.Delete(t.Context(), "snap-old")
+	in.must(err)
 	run, err := in.Agent.Take(t.Context(), agent.Request{ID: "run-1", Level: agent.LevelNone})
 	in.must(err)
 	<-run.Done()

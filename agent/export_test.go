@@ -22,6 +22,17 @@ func (s *Settings) Selected(cids []string) ([]quiesce.Disk, error) { return s.se
 
 func (r Request) Same(o Request) bool { return r.same(o) }
 
+// Redelete tries what is half deleted, as the run loop does now and then.
+func (a *Agent) Redelete(ctx context.Context) error { return a.redelete(ctx) }
+
+// DeleteOne deletes a snapshot without taking the VM.
+func (a *Agent) DeleteOne(ctx context.Context, cid string) error { return a.deleteOne(ctx, cid) }
+
+var NextWait = nextWait
+
+// From selects from snapshots.
+func (s Selection) From(all []Snapshot, now time.Time) []Snapshot { return s.from(all, now) }
+
 func (a *Agent) WindowTurned(at time.Time) { a.windowTurned(at) }
 
 // Lock hangs the agent until it is unlocked.

@@ -56,7 +56,7 @@ func (a *Agent) keepUnsaved(c Change) {
 // must not begin while a disk is written.
 func (a *Agent) retryUnsaved() {
 	ids, some := a.waiting()
-	if !some || a.acquire("recording the runs before", nil) != nil {
+	if !some || !a.take(&holder{work: "recording the runs before"}) {
 		return
 	}
 	defer a.release()

@@ -45,6 +45,10 @@ type Settings struct {
 	// in time is fixed; {disk_cid} in it stands for the disk's CID. Empty for none.
 	ReleaseOnStderr string
 
+	// GoneMessage matches the message of a CPI's error that says that a snapshot is not
+	// there; {snapshot_cid} in it stands for the snapshot's CID. Empty for none.
+	GoneMessage string
+
 	// CPIFreezes says that the CPI freezes by itself, as those do that snapshot
 	// through device-mapper: a freeze of ours would make it fail.
 	CPIFreezes bool

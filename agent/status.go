@@ -11,6 +11,7 @@ type Status struct {
 	Since        time.Time // when the work, or its phase, began
 	Last         *Report   // the newest run that ended
 	Snapshots    int
+	Redeletes    Redeletes
 	Unsaved      []string          // ids of runs that could not be recorded yet
 	Stuck        []string          // what could not be thawed
 	Doing        map[string]string // what the run does to each job and service, or did last
@@ -37,7 +38,7 @@ func (a *Agent) Status() (Status, error) {
 	s.Verification = a.Verification()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Last, s.LastVerified = a.last, a.lastGood
+	s.Last, s.Redeletes, s.LastVerified = a.last, a.redeletes, a.lastGood
 	return s, nil
 }
 

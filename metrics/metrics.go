@@ -34,6 +34,8 @@ const (
 	JournalErrors = "quiesced_journal_errors_total"
 	Snapshots     = "quiesced_snapshots"
 	Unresolved    = "quiesced_unresolved_snapshots"
+	Redeleted     = "quiesced_snapshot_deletes_retried_total"
+	NotDeleted    = "quiesced_snapshot_deletes_failed_total"
 	Busy          = "quiesced_busy"
 	Stuck         = "quiesced_stuck_filesystems"
 	NotGoing      = "quiesced_jobs_not_resumed"

@@ -42,7 +42,9 @@ func (m *Metrics) Watch(s State) error {
 type state struct{ State }
 
 var (
-	snapshotsDesc  = prometheus.NewDesc(Snapshots, "Snapshots in the catalogue, by whether they are clean.", []string{"clean"}, nil)
+	snapshotsDesc  = prometheus.NewDesc(Snapshots, "Snapshots in the catalogue whose CIDs are known.", []string{"clean", "state"}, nil)
+	redeletedDesc  = prometheus.NewDesc(Redeleted, "How often it was tried again to delete a snapshot that was half deleted.", nil, nil)
+	notDeletedDesc = prometheus.NewDesc(NotDeleted, "How often it failed to delete a snapshot that was half deleted.", nil, nil)
 	unresolvedDesc = prometheus.NewDesc(Unresolved, "Snapshots that the CPI may have made and whose CIDs are not known.", nil, nil)
 	busyDesc       = prometheus.NewDesc(Busy, "1 while a run or a deletion is under way.", nil, nil)
 	stuckDesc      = prometheus.NewDesc(Stuck, "Freezes of dead guards that could not be thawed yet.", nil, nil)
@@ -59,7 +61,10 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{snapshotsDesc, unresolvedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc, nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc} {
+	for _, d := range []*prometheus.Desc{
+		snapshotsDesc, unresolvedDesc, redeletedDesc, notDeletedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc,
+		nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc,
+	} {
 		ch <- d
 	}
 }
@@ -70,6 +75,9 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	count := func(d *prometheus.Desc, n int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
 	if status, err := s.Status(); err == nil {
 		gauge(busyDesc, number(status.Work != ""))
 		gauge(stuckDesc, float64(len(status.Stuck)))
@@ -78,29 +86,34 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		gauge(enabledDesc, number(status.Enabled))
 		gauge(verifiedDesc, instant(status.LastVerified))
 		gauge(scratchDesc, number(status.Verification != nil && status.Verification.Left != ""))
+		count(redeletedDesc, status.Redeletes.Tried)
+		count(notDeletedDesc, status.Redeletes.Failed)
 		for _, one := range status.Scheduled {
 			trigger := string(one.Trigger)
 			gauge(nextDesc, instant(one.Next), trigger)
 			gauge(lastDesc, instant(one.Last), trigger)
-			ch <- prometheus.MustNewConstMetric(missedDesc, prometheus.CounterValue, float64(one.Missed), trigger)
-			ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(one.Skipped), trigger)
+			count(missedDesc, one.Missed, trigger)
+			count(skippedDesc, one.Skipped, trigger)
 		}
 	}
 	all, err := s.Snapshots()
 	if err != nil {
 		return
 	}
-	count, unresolved := map[bool]int{}, 0
-	for _, one := range all {
-		if one.State == agent.SnapshotUnresolved {
-			unresolved++
-			continue
-		}
-		count[one.Clean]++
+	type kind struct {
+		clean bool
+		state agent.SnapshotState
 	}
-	gauge(unresolvedDesc, float64(unresolved))
+	found := map[kind]int{}
+	for _, one := range all {
+		found[kind{one.Clean, one.State}]++
+	}
+	unresolved := agent.SnapshotUnresolved
+	gauge(unresolvedDesc, float64(found[kind{false, unresolved}]+found[kind{true, unresolved}]))
 	for _, clean := range []bool{false, true} {
-		gauge(snapshotsDesc, float64(count[clean]), strconv.FormatBool(clean))
+		for _, state := range []agent.SnapshotState{agent.SnapshotKnown, agent.SnapshotDeleting} {
+			gauge(snapshotsDesc, float64(found[kind{clean, state}]), strconv.FormatBool(clean), string(state))
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -38,7 +39,7 @@ func testSnapshotKeys(t *testing.T, _ *apitest.Daemon, c api.Client) {
 func testDelete(t *testing.T, d *apitest.Daemon, c api.Client) {
 	take(t, c)
 	take(t, c)
-	no(t, c.Delete(t.Context(), "snap-1"))
+	remove(t, c, "snap-1")
 	all, err := c.Snapshots(t.Context())
 	no(t, err)
 	if len(all) != 1 || all[0].CID != "snap-2" {
@@ -49,9 +50,35 @@ func testDelete(t *testing.T, d *apitest.Daemon, c api.Client) {
 	}
 }
 
+func deletes(t *testing.T, c api.Client, cid string) error {
+	t.Helper()
+	_, err := c.Delete(t.Context(), cid)
+	return err
+}
+
+func remove(t *testing.T, c api.Client, cid string) {
+	t.Helper()
+	deleted, err := c.Delete(t.Context(), cid)
+	no(t, err)
+	same(t, api.Deleted{CIDs: []string{cid}}, deleted)
+}
+
+const goneError = `{"result":null,"error":{"type":"Unknown","message":"The snapshot 'snap-1' does not exist.","ok_to_retry":false},"log":""}`
+
+func testDeleteGone(t *testing.T, d *apitest.Daemon, c api.Client) {
+	take(t, c)
+	d.Answer(t, "delete_snapshot", goneError)
+	deleted, err := c.Delete(t.Context(), "snap-1")
+	no(t, err)
+	same(t, api.Deleted{CIDs: []string{"snap-1"}, Gone: []string{"snap-1"}}, deleted)
+	all, err := c.Snapshots(t.Context())
+	no(t, err)
+	same(t, []wire.Snapshot{}, all)
+}
+
 func testDeleteUnknown(t *testing.T, d *apitest.Daemon, c api.Client) {
-	fails(t, c.Delete(t.Context(), "snap-9"), api.KindNotFound, `unknown snapshot "snap-9"`)
-	fails(t, c.Delete(t.Context(), ""), api.KindNotFound, `unknown snapshot ""`)
+	fails(t, deletes(t, c, "snap-9"), api.KindNotFound, `unknown snapshot "snap-9"`)
+	fails(t, deletes(t, c, ""), api.KindNotFound, `unknown snapshot ""`)
 	if n := len(d.Calls(t, "delete_snapshot")); n != 0 {
 		t.Errorf("the CPI was asked %d times", n)
 	}
@@ -62,28 +89,80 @@ const cloudError = `{"result":null,"error":{"type":"Bosh::Clouds::CloudError","m
 func testDeleteFails(t *testing.T, d *apitest.Daemon, c api.Client) {
 	take(t, c)
 	d.Answer(t, "delete_snapshot", cloudError)
-	fails(t, c.Delete(t.Context(), "snap-1"), api.KindFailed, "no quota left")
+	fails(t, deletes(t, c, "snap-1"), api.KindFailed, "no quota left")
 	all, err := c.Snapshots(t.Context())
 	no(t, err)
 	if len(all) != 1 || all[0].State != "deleting" {
 		t.Errorf("left are %+v", all)
 	}
 	d.Answer(t, "delete_snapshot", "")
-	no(t, c.Delete(t.Context(), "snap-1"))
+	remove(t, c, "snap-1")
 }
 
 func testDeleteAll(t *testing.T, _ *apitest.Daemon, c api.Client) {
-	none, err := c.DeleteAll(t.Context())
+	none, err := c.DeleteAll(t.Context(), agent.Selection{})
 	no(t, err)
-	same(t, []string{}, none)
-	take(t, c)
-	take(t, c)
-	deleted, err := c.DeleteAll(t.Context())
+	same(t, api.Deleted{CIDs: []string{}}, none)
+	for range 3 {
+		take(t, c)
+	}
+	newest, err := c.DeleteAll(t.Context(), agent.Selection{Reverse: true, Limit: 1})
 	no(t, err)
-	same(t, []string{"snap-1", "snap-2"}, deleted)
+	same(t, api.Deleted{CIDs: []string{"snap-3"}}, newest)
+	deleted, err := c.DeleteAll(t.Context(), agent.Selection{})
+	no(t, err)
+	same(t, api.Deleted{CIDs: []string{"snap-1", "snap-2"}}, deleted)
 	left, err := c.Snapshots(t.Context())
 	no(t, err)
 	same(t, []wire.Snapshot{}, left)
+}
+
+func testSelect(t *testing.T, _ *apitest.Daemon, c api.Client) {
+	take(t, c)
+	take(t, c)
+	yes := true
+	for _, test := range []struct {
+		which agent.Selection
+		want  []string
+	}{
+		{agent.Selection{Reverse: true}, []string{"snap-2", "snap-1"}},
+		{agent.Selection{CIDs: []string{"snap-2", "snap-9"}}, []string{"snap-2"}},
+		{agent.Selection{Clean: &yes}, nil},
+		{agent.Selection{Trigger: agent.TriggerManual, Level: agent.LevelNone, State: agent.SnapshotKnown, DiskCID: apitest.DiskCID, Limit: 1}, []string{"snap-1"}},
+		{agent.Selection{Since: time.Now().Add(time.Hour)}, nil},
+		{agent.Selection{Until: time.Now().Add(time.Hour), Older: time.Hour}, nil},
+	} {
+		var got []string
+		all, err := c.Select(t.Context(), test.which)
+		no(t, err)
+		for _, s := range all {
+			got = append(got, s.CID)
+		}
+		same(t, test.want, got)
+	}
+	for field, argument := range map[string]any{
+		"trigger":            map[string]any{"trigger": "by hand"},
+		"level":              map[string]any{"level": "deep"},
+		"state":              map[string]any{"state": "lost"},
+		"sort":               map[string]any{"sort": "beauty"},
+		"limit":              map[string]any{"limit": -1},
+		"older_than_seconds": map[string]any{"older_than_seconds": -5},
+		"clean":              map[string]any{"clean": "yes"},
+		"since":              map[string]any{"since": "yesterday"},
+		"until":              map[string]any{"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
+		`"color"`:            map[string]any{"color": "red"},
+	} {
+		for _, method := range []string{"snapshots", "delete_snapshots"} {
+			if _, err := c.Caller.Call(t.Context(), method, argument); err == nil || !strings.Contains(err.Error(), field) {
+				t.Errorf("%s of %v: %v", method, argument, err)
+			}
+		}
+	}
+	all, err := c.Snapshots(t.Context())
+	no(t, err)
+	if len(all) != 2 {
+		t.Errorf("left are %+v", all)
+	}
 }
 
 func testRuns(t *testing.T, d *apitest.Daemon, c api.Client) {

@@ -60,7 +60,12 @@ func (c Client) Plan(ctx context.Context, r agent.Request) (wire.Plan, error) {
 
 // Snapshots is the catalogue.
 func (c Client) Snapshots(ctx context.Context) ([]wire.Snapshot, error) {
-	return get[[]wire.Snapshot](ctx, c, "snapshots")
+	return c.Select(ctx, agent.Selection{})
+}
+
+// Select is a part of the catalogue.
+func (c Client) Select(ctx context.Context, which agent.Selection) ([]wire.Snapshot, error) {
+	return get[[]wire.Snapshot](ctx, c, "snapshots", wire.FromSelection(which))
 }
 
 // Runs is the reports of the runs that ended, newest first.
@@ -92,19 +97,18 @@ func (c Client) Unyield(ctx context.Context) error {
 }
 
 // Delete deletes a snapshot and waits until that has ended.
-func (c Client) Delete(ctx context.Context, cid string) error {
-	_, err := c.work(ctx, "delete_snapshot", cid)
-	return err
+func (c Client) Delete(ctx context.Context, cid string) (Deleted, error) {
+	return c.work(ctx, "delete_snapshot", cid)
 }
 
-// DeleteAll deletes every snapshot, waits until that has ended, and says which
+// DeleteAll deletes the selected snapshots, waits until that has ended, and says which
 // it deleted, even where not all could be.
-func (c Client) DeleteAll(ctx context.Context) ([]string, error) {
-	d, err := c.work(ctx, "delete_snapshots")
+func (c Client) DeleteAll(ctx context.Context, which agent.Selection) (Deleted, error) {
+	d, err := c.work(ctx, "delete_snapshots", wire.FromSelection(which))
 	if x := (*Error)(nil); errors.As(err, &x) {
-		return x.Deleted, err
+		d.CIDs = x.Deleted
 	}
-	return d.CIDs, err
+	return d, err
 }
 
 func (c Client) work(ctx context.Context, method string, arguments ...any) (Deleted, error) {

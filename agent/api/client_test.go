@@ -88,11 +88,11 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 	if _, err := c.Info(t.Context()); err == nil {
 		t.Error("a string is taken for info")
 	}
-	if err := c.Delete(t.Context(), "snap-1"); err == nil {
+	if _, err := c.Delete(t.Context(), "snap-1"); err == nil {
 		t.Error("a string is taken for a task")
 	}
 	c = api.Client{Caller: &caller{answers: []answer{{value: `{}`}}}}
-	if err := c.Delete(t.Context(), "snap-1"); err == nil || err.Error() != "cannot read the answer to delete_snapshot: it names no task" {
+	if _, err := c.Delete(t.Context(), "snap-1"); err == nil || err.Error() != "cannot read the answer to delete_snapshot: it names no task" {
 		t.Errorf("the error is %v", err)
 	}
 }

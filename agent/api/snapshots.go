@@ -48,8 +48,24 @@ func (h *Handler) planSnapshot(ctx context.Context, c Call) (any, error) {
 	return wire.FromPlan(*plan), nil
 }
 
-func (h *Handler) snapshots(context.Context, Call) (any, error) {
-	all, err := h.Agent.Snapshots()
+// selection reads the one optional argument of snapshots and delete_snapshots.
+func selection(c Call) (agent.Selection, error) {
+	if len(c.list) == 0 {
+		return agent.Selection{}, nil
+	}
+	s, err := wire.ParseSelection(c.list[0])
+	if err != nil {
+		return s, invalid(c, "Extracting method arguments from payload: %v", err)
+	}
+	return s, s.Check()
+}
+
+func (h *Handler) snapshots(_ context.Context, c Call) (any, error) {
+	which, err := selection(c)
+	if err != nil {
+		return nil, err
+	}
+	all, err := h.Agent.Select(which)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +94,15 @@ func (h *Handler) runs(context.Context, Call) (any, error) {
 // Deleted is the value of a finished delete_snapshot or delete_snapshots.
 type Deleted struct {
 	CIDs []string `json:"deleted"`
+	Gone []string `json:"gone,omitempty"` // those of them that were not there any more, as the CPI says
+	Held []string `json:"held,omitempty"` // what was left: the director's database owns it
+}
+
+func fromDeleted(d agent.Deleted) Deleted {
+	if d.CIDs == nil {
+		d.CIDs = []string{}
+	}
+	return Deleted(d)
 }
 
 func (h *Handler) deleteSnapshot(_ context.Context, c Call) (any, error) {
@@ -86,16 +111,18 @@ func (h *Handler) deleteSnapshot(_ context.Context, c Call) (any, error) {
 		return nil, err
 	}
 	return h.tasks.begin(func(ctx context.Context) (any, error) {
-		if err := h.Agent.Delete(ctx, cid); err != nil {
-			return nil, err
-		}
-		return Deleted{CIDs: []string{cid}}, nil
+		deleted, err := h.Agent.Delete(ctx, cid)
+		return fromDeleted(deleted), err
 	}), nil
 }
 
-func (h *Handler) deleteSnapshots(context.Context, Call) (any, error) {
+func (h *Handler) deleteSnapshots(_ context.Context, c Call) (any, error) {
+	which, err := selection(c)
+	if err != nil {
+		return nil, err
+	}
 	return h.tasks.begin(func(ctx context.Context) (any, error) {
-		deleted, err := h.Agent.DeleteAll(ctx)
-		return Deleted{CIDs: deleted}, err
+		deleted, err := h.Agent.DeleteAll(ctx, which)
+		return fromDeleted(deleted), err
 	}), nil
 }

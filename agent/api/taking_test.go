@@ -99,7 +99,7 @@ func testBusy(t *testing.T, d *apitest.Daemon, c api.Client) {
 	begin(t, d, c, agent.Request{ID: "run-1"})
 	_, err := c.Take(t.Context(), agent.Request{ID: "run-2"})
 	fails(t, err, api.KindBusy, "busy with run run-1 (snapshot) since ")
-	_, err = c.DeleteAll(t.Context())
+	_, err = c.DeleteAll(t.Context(), agent.Selection{})
 	fails(t, err, api.KindBusy, "busy with run run-1 (snapshot) since ")
 }
 

@@ -47,7 +47,8 @@ log: {level: debug}
 
 // script is the CPI. It has failpoints, too, and keeps a list of the snapshots
 // that it made, each with the time before and the time after, and one of those
-// of which it answered.
+// of which it answered. Of what it deleted it keeps a directory each: what is there
+// cannot be deleted again.
 const script = `#!/bin/sh
 dir=%s
 hit() {
@@ -61,6 +62,20 @@ case "$request" in
 *'"method":"info"'*) echo '{"result":{"api_version":2,"stemcell_formats":[]},"error":null,"log":""}'; exit;;
 *'"api_version":2}') ;;
 *) exit 1;;
+esac
+case "$request" in
+*'"method":"delete_snapshot"'*)
+	cid=${request#*'"arguments":["'}
+	cid=${cid%%%%\"*}
+	hit cpi-delete-told
+	mkdir -p $dir/deleted
+	if mkdir $dir/deleted/$cid 2>/dev/null; then
+		hit cpi-deleted
+		echo '{"result":null,"error":null,"log":""}'
+	else
+		echo '{"result":null,"error":{"type":"Unknown","message":"The snapshot '"'$cid'"' does not exist.","ok_to_retry":false},"log":""}'
+	fi
+	exit;;
 esac
 hit cpi-told
 began=$(date +%%s%%N)

@@ -66,7 +66,7 @@ func plain(err error) error {
 	}
 	kinds := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Slice: "an array", reflect.Map: "an object",
-		reflect.Struct: "an object", reflect.Bool: "true or false", reflect.Float64: "a number",
+		reflect.Struct: "an object", reflect.Bool: "true or false", reflect.Float64: "a number", reflect.Int: "a whole number",
 	}
 	where := wrong.Field
 	if where == "" {

@@ -87,7 +87,7 @@ func (d *director) deleteSnapshot(ctx context.Context, taken *snapshot) error {
 		return err
 	}
 	defer closeConn()
-	if err := (api.Client{Caller: caller}).Delete(ctx, taken.cid); err != nil {
+	if _, err := (api.Client{Caller: caller}).Delete(ctx, taken.cid); err != nil {
 		return err
 	}
 	if _, err := os.Stat(d.stage.image("snapshots", taken.cid)); !errors.Is(err, os.ErrNotExist) {

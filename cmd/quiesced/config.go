@@ -73,6 +73,7 @@ type CPIConfig struct {
 	Path            string         `yaml:"path"`
 	ReleaseOnStderr string         `yaml:"release_on_stderr"` // what a line says once the point in time is fixed
 	FreezesItself   bool           `yaml:"freezes_itself"`
+	Gone            string         `yaml:"gone"` // what an error says of a snapshot that is not there
 	Context         map[string]any `yaml:"context"`
 }
 
@@ -115,6 +116,7 @@ func defaults() Config {
 	return Config{
 		StateDir:  defaultStateDir,
 		BOSH:      boshDefaults(),
+		CPI:       CPIConfig{Gone: agent.GoneMessage},
 		Listen:    ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
 		Levels:    levels,
 		Processes: processesDefaults(),
@@ -171,6 +173,9 @@ func (c *Config) check(d *document) {
 	c.checkSchedules(d)
 	c.Verify.check(d)
 	c.checkRelease(d)
+	if _, err := agent.GonePattern(c.CPI.Gone, "x"); err != nil {
+		d.fail("cpi.gone", "%v", err)
+	}
 	c.checkDisks(d)
 	c.checkLevels(d)
 	c.Processes.check(d)
@@ -297,6 +302,7 @@ func (c *Config) settings() agent.Settings {
 		StateDir:     c.StateDir,
 
 		ReleaseOnStderr: c.CPI.ReleaseOnStderr,
+		GoneMessage:     c.CPI.Gone,
 		CPIFreezes:      c.CPI.FreezesItself,
 		Processes:       c.Processes.settings(),
 

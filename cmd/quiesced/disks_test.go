@@ -131,7 +131,7 @@ func TestDeletionThatFailsCanBeRepeated(t *testing.T) {
 	w.mustSay(w.run("delete-snapshots", "--yes"), exitFailed, "in use")
 	w.mustSay(w.run("delete-snapshots", "--yes", "--json"), exitFailed, `{"exception":{`, `"kind":"failed"`)
 	w.must(os.Remove(filepath.Join(w.dir, "broken")))
-	w.mustSay(w.run("delete-snapshot", "snap-1"), exitOK)
+	w.mustSay(w.run("delete-snapshots", "--yes"), exitOK) // unless the daemon was faster
 	if all := w.snapshots(); len(all) != 0 {
 		t.Errorf("snapshots are %+v", all)
 	}

@@ -290,26 +290,6 @@ func TestVerbsWithoutADaemonSayWhereTheyLooked(t *testing.T) {
 	w.mustSay(w.run("completion", "bash"), exitOK, "bash completion")
 }
 
-func TestDeletingAsksFirst(t *testing.T) {
-	w := newWorld(t)
-	w.start()
-	_, report := w.take()
-	cid := report.Disks[0].SnapshotCID
-	w.mustSay(w.run("delete-snapshots"), exitUsage, "nothing was deleted")
-	if len(w.snapshots()) != 1 {
-		t.Error("it was deleted all the same")
-	}
-	w.mustSay(w.run("delete-snapshots", "--yes"), exitOK, "Deleted snapshot "+cid)
-	if _, err := os.Stat(filepath.Join(w.root, "snapshots", cid+".img")); !os.IsNotExist(err) {
-		t.Errorf("the image is still there: %v", err)
-	}
-	_, report = w.take()
-	w.mustSay(w.run("delete-snapshot", report.Disks[0].SnapshotCID), exitOK, "Succeeded")
-	if n := len(w.snapshots()); n != 0 {
-		t.Errorf("%d snapshots are left", n)
-	}
-}
-
 func TestInterruptCancelsAndResumes(t *testing.T) {
 	w := newWorld(t)
 	w.script(paused("snap-1"))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,12 +85,23 @@ func (t *terminal) count(n int, noun string) {
 	t.printf("\n%d %s\n\nSucceeded\n", n, noun)
 }
 
-// confirmed asks a yes-or-no question. Anything but yes is no.
-func (t *terminal) confirmed(question string) bool {
-	t.printf("%s [yN]: ", question)
-	line, _ := bufio.NewReader(t.in).ReadString('\n')
+// aside prints what is not the verb's answer: with --json on stderr.
+func (g *globals) aside() *globals {
+	if !g.json {
+		return g
+	}
+	return &globals{terminal: &terminal{in: g.in, out: g.err, err: g.err}}
+}
+
+// confirm asks a yes-or-no question. Anything but yes is a usage error.
+func (g *globals) confirm(question string) error {
+	g.aside().printf("%s [yN]: ", question)
+	line, _ := bufio.NewReader(g.in).ReadString('\n')
 	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes"
+	if answer == "y" || answer == "yes" {
+		return nil
+	}
+	return usageError{errors.New("nothing was deleted: not confirmed (--yes)")}
 }
 
 func timestamp(at time.Time) string {

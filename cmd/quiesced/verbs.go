@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,114 +13,6 @@ import (
 	"github.com/quiesced/quiesced/agent/api"
 	"github.com/quiesced/quiesced/agent/wire"
 )
-
-func snapshotsVerb(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "snapshots",
-		Short: "List the snapshots that this VM's daemon took",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := g.client()
-			if err != nil {
-				return err
-			}
-			list, err := client.Snapshots(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if g.json {
-				return g.document(list)
-			}
-			rows := [][]string{}
-			for _, s := range list {
-				instance := s.Job + "/" + s.UUID
-				if s.UUID == "" {
-					instance = fmt.Sprintf("%s/%d", s.Job, s.Index)
-				}
-				cid := s.CID
-				if s.State != "known" {
-					cid = strings.TrimSpace(fmt.Sprintf("%s (%s)", cid, s.State))
-				}
-				rows = append(rows, []string{instance, cid, timestamp(s.Created), yesNo(s.Clean), s.DiskCID, s.Level, s.Trigger})
-			}
-			g.table([]string{"Instance", "Snapshot CID", "Created At", "Clean", "Disk CID", "Level", "Trigger"}, rows)
-			g.count(len(list), "snapshot")
-			return nil
-		},
-	}
-}
-
-func deleteSnapshotVerb(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:               "delete-snapshot CID",
-		Short:             "Delete a snapshot",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: g.completeCIDs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := g.client()
-			if err != nil {
-				return err
-			}
-			if err := client.Delete(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return g.success(api.Deleted{CIDs: args}, "Deleted snapshot %s\n\nSucceeded\n", args[0])
-		},
-	}
-}
-
-// completeCIDs offers the catalogue to the shell.
-func (g *globals) completeCIDs(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	client, err := g.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	list, err := client.Snapshots(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var cids []string
-	for _, s := range list {
-		if s.CID != "" {
-			cids = append(cids, s.CID)
-		}
-	}
-	return cids, cobra.ShellCompDirectiveNoFileComp
-}
-
-func deleteSnapshotsVerb(g *globals) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use:   "delete-snapshots",
-		Short: "Delete every snapshot that this VM's daemon took",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !yes && !g.confirmed("Delete every snapshot of this instance?") {
-				return usageError{errors.New("nothing was deleted: not confirmed (--yes)")}
-			}
-			client, err := g.client()
-			if err != nil {
-				return err
-			}
-			deleted, err := client.DeleteAll(cmd.Context())
-			if g.json && err == nil {
-				return g.document(api.Deleted{CIDs: deleted})
-			}
-			if !g.json {
-				for _, cid := range deleted {
-					g.printf("Deleted snapshot %s\n", cid)
-				}
-			}
-			if err != nil {
-				return err
-			}
-			g.count(len(deleted), "snapshot")
-			return nil
-		},
-	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return cmd
-}
 
 func runsVerb(g *globals) *cobra.Command {
 	return &cobra.Command{

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -269,13 +270,24 @@ func (w *world) run(args ...string) result {
 	return w.begin(args...)()
 }
 
+// told runs a verb to which somebody says something.
+func (w *world) told(says string, args ...string) result {
+	w.t.Helper()
+	return w.beginTold(strings.NewReader(says), args...)()
+}
+
 // begin starts a verb; the function that it returns waits for its end.
 func (w *world) begin(args ...string) func() result {
+	w.t.Helper()
+	return w.beginTold(nil, args...)
+}
+
+func (w *world) beginTold(stdin io.Reader, args ...string) func() result {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "quiesced"), append(args, "--config", w.config)...)
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
 	w.must(cmd.Start())
 	return func() result {
 		defer cancel()

@@ -141,7 +141,8 @@ func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, 
 			PreStop: patience, Drain: patience, Stop: patience, Lock: patience,
 			PreSync: patience, Frozen: patience, Snapshot: time.Minute, Verify: time.Minute, Resume: patience,
 		},
-		StateDir: filepath.Join(dir, "state"),
+		GoneMessage: agent.GoneMessage,
+		StateDir:    filepath.Join(dir, "state"),
 	}
 	for _, trigger := range agent.Triggers() {
 		settings.Levels[trigger] = level
