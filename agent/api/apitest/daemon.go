@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -130,7 +131,7 @@ func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, 
 	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: mount}
 	must(t, os.Mkdir(d.dir, 0o700))
 	executable := filepath.Join(d.dir, "cpi")
-	must(t, os.WriteFile(executable, fmt.Appendf(nil, script, d.dir), 0o700))
+	writeProgram(t, executable, fmt.Sprintf(script, d.dir))
 
 	settings := agent.Settings{
 		Enabled:  true,
@@ -164,6 +165,15 @@ func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, 
 		Log:     slog.New(slog.DiscardHandler),
 	})
 	return d
+}
+
+// writeProgram writes a file that can be executed at once: a child that another test forks
+// meanwhile would have it open for writing still.
+func writeProgram(t testing.TB, path, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	must(t, os.WriteFile(path, []byte(text), 0o700))
 }
 
 func (d *Daemon) start(t testing.TB, parts agent.Parts) {
