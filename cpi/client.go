@@ -52,6 +52,9 @@ type Client struct {
 	// means os.TempDir.
 	TempDir string
 
+	// Keep has Do leave in TempDir what its calls printed.
+	Keep bool
+
 	// KillGrace is what Do leaves a CPI between SIGTERM and SIGKILL; zero
 	// means 5 s.
 	KillGrace time.Duration
@@ -91,7 +94,9 @@ func (c *Client) Do(ctx context.Context, dir, method string, args ...any) (json.
 		if err != nil {
 			return nil, fmt.Errorf("cannot call %s of %q: %w", method, c.Path, err)
 		}
-		defer os.RemoveAll(temporary)
+		if !c.Keep {
+			defer os.RemoveAll(temporary)
+		}
 		dir = temporary
 	}
 	call, err := c.Prepare(dir, method, args...)
