@@ -63,6 +63,7 @@ type Agent struct {
 	unsaved   Change             // guarded by mu: what the journal would not take
 	redeletes Redeletes          // guarded by mu
 	last      *Report            // guarded by mu: of the run that ended last, nil for none
+	restored  *Report            // guarded by mu: of the restore that ended last and exchanged disks, nil for none
 	stuck     []guard.Recovered  // guarded by mu: what recovery could not thaw
 	left      *Held              // guarded by mu: of the jobs what could not be set going, nil for nothing
 	unread    error              // guarded by mu: records of freezes that could not be made good nor understood

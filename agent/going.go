@@ -20,10 +20,11 @@ type going struct {
 	run   *Run       // to show progress
 	save  func(Held) // makes durable what is left
 	note  func(string)
-	limit time.Duration // of each step; 0 for budgets.resume
-	tried bool          // the services were told to stop and had all the time for it
-	up    func()        // called when the services run again; may be nil
-	free  func()        // called when the locks are released; may be nil
+	limit time.Duration          // of each step; 0 for budgets.resume
+	tried bool                   // the services were told to stop and had all the time for it
+	up    func()                 // called when the services run again; may be nil
+	free  func()                 // called when the locks are released; may be nil
+	timed func(Phase, time.Time) // of phases; may be nil
 }
 
 // undo returns what failed although everything goes again, and what does not go
@@ -34,7 +35,11 @@ func (g *going) undo(ctx context.Context) (failed, notResumed error) {
 	if g.free != nil {
 		g.free()
 	}
-	failed, down := g.startJobs(ctx)
+	start := g.startJobs
+	if g.held.Disk != nil {
+		start = g.startOnDisk
+	}
+	failed, down := start(ctx)
 	return failed, errors.Join(unhooked, unlocked, down)
 }
 

@@ -29,6 +29,9 @@ func (a *Agent) know(c Change) {
 		if r.Report != nil && (a.last == nil || a.last.ID == r.Report.ID || a.last.Ended.Before(r.Report.Ended)) {
 			a.last = r.Report
 		}
+		if r.Report.exchanged() && (a.restored == nil || a.restored.Ended.Before(r.Report.Ended)) {
+			a.restored = r.Report
+		}
 	}
 	a.noteVerified(c.Snapshots)
 }

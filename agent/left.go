@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -51,6 +52,11 @@ func (a *Agent) NotGoing() []string {
 	for _, name := range h.names() {
 		all = append(all, "service "+name)
 	}
+	if h.Disk != nil {
+		for _, point := range h.Disk.places() {
+			all = append(all, fmt.Sprintf("disk %s is not mounted at %s", h.Disk.Disk, point))
+		}
+	}
 	if h.processes() && len(h.Services) == 0 {
 		all = append(all, "post-start scripts")
 	}
@@ -59,10 +65,11 @@ func (a *Agent) NotGoing() []string {
 
 // refuseHeld refuses a request that would do something to jobs, be it a hook alone,
 // while some are still held from before: what is down now is not how they are to be
-// after, and what is held is kept of one run.
+// after, and what is held is kept of one run. While a disk is not in its place there is
+// nothing to do for any.
 func (a *Agent) refuseHeld(touches bool) error {
 	left := a.Left()
-	if left == nil || !touches {
+	if left == nil || !touches && left.Disk == nil {
 		return nil
 	}
 	return refuse("", "jobs of run %q were not set going again yet", left.Run)
@@ -124,6 +131,9 @@ func (a *Agent) resumeHeld(run *Run, h Held) error {
 	g := &going{agent: a, held: h, run: run, save: a.updateHeld, limit: retryLimit}
 	g.note = func(text string) { a.Log.Warn(text, "run", h.Run) }
 	failed, notResumed := g.undo(a.lifetime)
+	if h.Disk != nil && g.held.Disk == nil {
+		a.discard(h.Run)
+	}
 	a.mu.Lock()
 	a.left = &g.held
 	if g.held.Empty() {
@@ -141,10 +151,7 @@ func (a *Agent) updateHeld(h Held) {
 	if r, ok, getErr := a.recordOf(h.Run); getErr != nil {
 		err = errors.Join(err, getErr)
 	} else if ok && r.Report != nil { // else the run itself records it, in the end
-		r.Held = &h
-		if h.Empty() {
-			r.Held = nil
-		}
+		r.setHeld(h)
 		err = errors.Join(err, a.write(Change{Records: []Record{r}}))
 	}
 	if err != nil {

@@ -52,6 +52,8 @@ type performer struct {
 	lingering   *lingering      // nil unless the director's next call is waited for
 	next        *performer      // goes on from this hold's rest, nil for none
 	cancelled   error           // somebody cancelled the run when only its answers were missing
+	restoring   *RestorePlan    // of a restore; nil for others, and where another daemon began it
+	mover       *mover          // of a restore, until the disks are exchanged
 }
 
 // call is one disk's CPI process and what became of it.
@@ -225,9 +227,7 @@ func (p *performer) dir(disk int) string {
 	return filepath.Join(p.runDir(), strconv.Itoa(disk))
 }
 
-func (p *performer) runDir() string {
-	return filepath.Join(p.agent.Settings.StateDir, "runs", p.run.ID())
-}
+func (p *performer) runDir() string { return p.agent.runDir(p.run.ID()) }
 
 // firstCause prefers why a context ended to the bare fact that it did.
 func firstCause(ctx context.Context, err error) error {
@@ -387,8 +387,10 @@ func (p *performer) save(taken ...Snapshot) error {
 }
 
 // discard removes what the CPI printed, once nothing depends on it.
-func (p *performer) discard() {
-	if err := os.RemoveAll(p.runDir()); err != nil {
-		p.agent.Log.Warn("cannot remove the run's directory", "run", p.run.ID(), "error", err)
+func (p *performer) discard() { p.agent.discard(p.run.ID()) }
+
+func (a *Agent) discard(run string) {
+	if err := os.RemoveAll(a.runDir(run)); err != nil {
+		a.Log.Warn("cannot remove the run's directory", "run", run, "error", err)
 	}
 }

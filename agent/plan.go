@@ -75,6 +75,16 @@ const (
 	ActHold        ActionKind = "hold"         // wait for whoever takes the snapshot
 )
 
+// The kinds that a restore has beside those.
+const (
+	ActMakeDisk  ActionKind = "make disk"  // the CPI makes one from the snapshot
+	ActCheckDisk ActionKind = "check disk" // its filesystem
+	ActUnmount   ActionKind = "unmount"
+	ActSwap      ActionKind = "swap" // exchange the two disks: from here on it is gone on with
+	ActMount     ActionKind = "mount"
+	ActStart     ActionKind = "start"
+)
+
 // undoneBy names the undo of each kind; what has none leaves nothing behind.
 var undoneBy = map[ActionKind]string{
 	ActStartCPI:    "end the process unless it was told to go on",
@@ -85,6 +95,10 @@ var undoneBy = map[ActionKind]string{
 	ActLock:        "post-backup-unlock",
 	ActPreSnapshot: "post-snapshot",
 	ActFreeze:      "thaw",
+	ActMakeDisk:    "delete it",
+	ActCheckDisk:   "detach it",
+	ActUnmount:     "mount",
+	ActSwap:        "swap, where the restored disk cannot be mounted or the jobs do not run on it",
 }
 
 // Action is one step of a plan. It is data: what it did or intended is read

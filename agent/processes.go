@@ -52,6 +52,8 @@ type Held struct {
 
 	Locked [][]string // jobs whose lock scripts were begun, in layers
 	Hooked []string   // jobs whose pre-snapshot scripts were begun; "" for those of no job
+
+	Disk *HeldDisk // of a restore; nil for none
 }
 
 // HeldService is a service that ran before, or was to, and is to after.
@@ -63,7 +65,7 @@ type HeldService struct {
 
 // Empty says that nothing is left to be undone.
 func (h *Held) Empty() bool {
-	return !h.PreStopped && !h.Drained && !h.Stopped && len(h.Hooked) == 0 && len(h.Locked) == 0
+	return !h.PreStopped && !h.Drained && !h.Stopped && len(h.Hooked) == 0 && len(h.Locked) == 0 && h.Disk == nil
 }
 
 // process says whether the services' part of the jobs is held.

@@ -75,6 +75,7 @@ type Record struct {
 	Phase   Phase
 	Calls   []Call
 	Held    *Held      // what is held of the jobs, nil for nothing
+	Restore *HeldDisk  // of a restore: what was held of the disk last; nil for other runs
 	Moved   string     // why the jobs were not at rest until the point in time, "" if they were
 	Undone  string     // what failed in setting jobs going that go again
 	Notes   []string   // for the report
@@ -93,6 +94,17 @@ func (r *Record) snapshot(d DiskResult, report Report) Snapshot {
 		s.State, s.Note = SnapshotUnresolved, d.Error
 	}
 	return s
+}
+
+// setHeld takes over what is held now.
+func (r *Record) setHeld(h Held) {
+	r.Held = &h
+	if h.Empty() {
+		r.Held = nil
+	}
+	if h.Disk != nil {
+		r.Restore = h.Disk
+	}
 }
 
 // FreezeEnd is how a run's freeze ended.

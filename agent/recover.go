@@ -68,6 +68,9 @@ func (a *Agent) recoverHeld(records []Record, held *Held, left []guard.Recovered
 		r.Request.Lease = maxLease
 	}
 	r.Plan.Asked, r.Plan.Level = held.Level, held.Level
+	if held.Disk != nil {
+		r.Restore, r.Request.Snapshot = held.Disk, held.Disk.Snapshot
+	}
 	at := slices.IndexFunc(records, func(r Record) bool { return r.Request.ID == held.Run })
 	if at >= 0 {
 		r = records[at]
@@ -106,6 +109,12 @@ func (a *Agent) takeUp(r Record, held *Held, left []guard.Recovered) {
 		resumed := p.recoverJobs(p.stuck(left))
 		run.setResumed(resumed)
 		cut := fmt.Errorf("the daemon ended while the run was in phase %q or later", r.Phase)
+		if p.record.Restore != nil {
+			report := p.finishRestore(cut, resumed)
+			a.release()
+			p.publish(report)
+			return
+		}
 		run.setPhase(PhaseSnapshot)
 		failpoint.Hit("taken-up")
 		if !p.collect() {

@@ -32,6 +32,13 @@ const (
 	PhaseResume       Phase = "resume"        // undoing
 	PhaseTotal        Phase = "total"         // the whole run
 	PhaseRecord       Phase = "record"        // making CIDs and report durable; not reported
+
+	// Those of a restore alone.
+	PhaseMakeDisk  Phase = "make_disk"  // the CPI makes a disk from the snapshot
+	PhaseCheckDisk Phase = "check_disk" // it is attached, and its filesystem checked
+	PhaseUnmount   Phase = "unmount"    // the persistent disk is unmounted
+	PhaseSwap      Phase = "swap"       // the two disks are compared and exchanged
+	PhaseMount     Phase = "mount"      // the disk is attached and mounted; part of resume
 )
 
 // ReportedPhases lists the phases whose times a report may carry.
@@ -39,6 +46,14 @@ func ReportedPhases() []Phase {
 	return []Phase{
 		PhasePrepare, PhasePreStop, PhaseDrain, PhaseStop, PhasePostStop, PhaseLock, PhasePreSnapshot,
 		PhasePreSync, PhaseFreeze, PhaseFrozen, PhaseSnapshot, PhaseLocked, PhaseJobsDown, PhaseLinger, PhaseResume, PhaseTotal,
+	}
+}
+
+// RestorePhases lists the phases whose times the report of a restore may carry.
+func RestorePhases() []Phase {
+	return []Phase{
+		PhaseMakeDisk, PhaseCheckDisk, PhasePreStop, PhaseDrain, PhaseStop, PhasePostStop, PhaseUnmount, PhaseSwap,
+		PhaseMount, PhaseJobsDown, PhaseResume, PhaseTotal,
 	}
 }
 
@@ -79,10 +94,11 @@ type Report struct {
 	Phases    map[Phase]time.Duration
 	Started   time.Time
 	Ended     time.Time
-	Error     string // with its cause; "" when succeeded
-	Yielded   bool   // services are left to the director as they are, some of them stopped
-	Recovered bool   // another daemon than the one that began it ended it
-	Unbroken  *bool  // of a hold: the instance was at rest from the lease's start to its end; else nil
+	Error     string    // with its cause; "" when succeeded
+	Yielded   bool      // services are left to the director as they are, some of them stopped
+	Recovered bool      // another daemon than the one that began it ended it
+	Unbroken  *bool     // of a hold: the instance was at rest from the lease's start to its end; else nil
+	Restore   *Restored // of a restore; else nil
 }
 
 // DiskResult is what became of one disk.

@@ -43,6 +43,9 @@ type Request struct {
 	Wait         bool              // for the work that holds the VM, instead of a BusyError
 	By           string            // who asks, for the record
 
+	Snapshot string // CID of the snapshot that is restored; "" for a run that takes snapshots
+	Force    bool   // of a restore: though the snapshot is damaged
+
 	// Lease makes the run a hold when it is not zero: somebody else takes the
 	// snapshot, and the instance is at rest until he says so or the lease runs out.
 	Lease time.Duration
@@ -57,7 +60,7 @@ func NewID() string { return uuid.NewString() }
 // same says whether another request with this one's id asks for the same.
 func (r Request) same(o Request) bool {
 	return r.Trigger == o.Trigger && r.Level == o.Level && r.Job == o.Job &&
-		r.AllowDegrade == o.AllowDegrade &&
+		r.AllowDegrade == o.AllowDegrade && r.Snapshot == o.Snapshot && r.Force == o.Force &&
 		slices.Equal(r.Disks, o.Disks) && maps.Equal(r.Metadata, o.Metadata)
 }
 

@@ -31,7 +31,9 @@ func (p *performer) restJobs(ctx context.Context) error {
 	}
 	// What is dirty now would be written out while the jobs are down.
 	p.writeAhead(ctx, p.agent.Settings.Budgets.PreSync/2)
-	p.held = &Held{Run: p.run.ID(), Trigger: p.run.request.Trigger, Level: plan.Level}
+	if p.held == nil {
+		p.held = &Held{Run: p.run.ID(), Trigger: p.run.request.Trigger, Level: plan.Level}
+	}
 	steps := []func(context.Context) error{p.hook}
 	switch {
 	case plan.JobsAtRest: // somebody else stopped them
@@ -75,10 +77,8 @@ func (p *performer) hold(h Held) error {
 }
 
 func (p *performer) setHeld(h Held) {
-	p.held, p.record.Held = &h, &h
-	if h.Empty() {
-		p.record.Held = nil
-	}
+	p.held = &h
+	p.record.setHeld(h)
 }
 
 // runScripts runs the scripts of a name, each within a budget.

@@ -47,7 +47,7 @@ func (p *performer) setGoing(thawed bool) error {
 	defer p.timed(PhaseResume, time.Now())
 	p.run.setGoing()
 	ctx := context.WithoutCancel(p.run.ctx)
-	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree}
+	g := &going{agent: p.agent, held: *p.held, run: p.run, note: p.note, tried: p.tried, save: p.saveHeld, up: p.jobsUp, free: p.jobsFree, timed: p.timed}
 	if !thawed && !g.held.Empty() {
 		p.agent.leaveHeld(g.held)
 		return errors.New("jobs are held as long as a filesystem is frozen")

@@ -10,6 +10,7 @@ type Status struct {
 	Phase        Phase
 	Since        time.Time // when the work, or its phase, began
 	Last         *Report   // the newest run that ended
+	Restored     *Report   // the newest restore that left another disk in place, nil for none
 	Snapshots    int
 	Redeletes    Redeletes
 	Unsaved      []string          // ids of runs that could not be recorded yet
@@ -38,7 +39,7 @@ func (a *Agent) Status() (Status, error) {
 	s.Verification = a.Verification()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Last, s.Redeletes, s.LastVerified = a.last, a.redeletes, a.lastGood
+	s.Last, s.Restored, s.Redeletes, s.LastVerified = a.last, a.restored, a.redeletes, a.lastGood
 	return s, nil
 }
 

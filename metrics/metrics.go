@@ -45,6 +45,7 @@ const (
 	ScheduledLast = "quiesced_schedule_last_timestamp_seconds"
 	Missed        = "quiesced_schedule_missed_total"
 	Skipped       = "quiesced_schedule_skipped_total"
+	Restores      = "quiesced_restores_total"
 )
 
 // Metrics implements agent.Observer and holds the registry.
@@ -59,6 +60,7 @@ type Metrics struct {
 	lastClean     prometheus.Gauge
 	verifications *prometheus.CounterVec
 	journalErrors prometheus.Counter
+	restores      *prometheus.CounterVec
 }
 
 // buckets reach from a freeze of a millisecond to a snapshot of an hour.
@@ -93,8 +95,11 @@ func New() *Metrics {
 		journalErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: JournalErrors, Help: "Failures to read or write the journal.",
 		}),
+		restores: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: Restores, Help: "Restores of snapshots that ended, by how they ended.",
+		}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.runs, m.phases, m.frozen, m.thaws, m.lastSuccess, m.lastClean, m.verifications, m.journalErrors)
+	m.registry.MustRegister(m.runs, m.phases, m.frozen, m.thaws, m.lastSuccess, m.lastClean, m.verifications, m.journalErrors, m.restores)
 	m.zero()
 	return m
 }
@@ -110,6 +115,9 @@ func (m *Metrics) zero() {
 	}
 	for _, result := range []string{verifiedGood, verifiedBad, verifiedFailed} {
 		m.verifications.WithLabelValues(result)
+	}
+	for _, outcome := range []agent.Outcome{agent.OutcomeSucceeded, agent.OutcomeFailed, agent.OutcomeNotResumed} {
+		m.restores.WithLabelValues(string(outcome))
 	}
 	for _, trigger := range agent.Triggers() {
 		for _, outcome := range []agent.Outcome{agent.OutcomeSucceeded, agent.OutcomeFailed, agent.OutcomeNotResumed} {
@@ -128,8 +136,12 @@ func (m *Metrics) Process() {
 	)
 }
 
-// RunEnded counts a run.
+// RunEnded counts a run. A restore takes no snapshot, and counts for itself alone.
 func (m *Metrics) RunEnded(r agent.Report) {
+	if r.Restore != nil {
+		m.restores.WithLabelValues(string(r.Outcome)).Inc()
+		return
+	}
 	m.runs.WithLabelValues(trigger(r), level(r), string(r.Outcome)).Inc()
 	for phase, took := range r.Phases {
 		m.phases.WithLabelValues(string(phase)).Observe(took.Seconds())

@@ -18,8 +18,12 @@ const (
 	RunSnapshot     = "quiesced_run_disk_snapshot_seconds"
 )
 
-// Samples are one run's metrics, for its report.
+// Samples are one run's metrics, for its report; none of a restore, which takes no
+// snapshot.
 func Samples(r agent.Report) []wire.Sample {
+	if r.Restore != nil {
+		return nil
+	}
 	run := map[string]string{"trigger": trigger(r), "level": level(r), "outcome": string(r.Outcome)}
 	clean := 0.0
 	if r.Clean {

@@ -26,7 +26,7 @@ func (m *Metrics) Watch(s State) error {
 	}
 	var success, clean bool
 	for _, r := range reports { // newest first
-		if !success && r.Outcome == agent.OutcomeSucceeded {
+		if !success && r.Outcome == agent.OutcomeSucceeded && r.Restore == nil {
 			success = true
 			m.lastSuccess.Set(seconds(r.Ended))
 		}

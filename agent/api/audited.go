@@ -44,7 +44,7 @@ func requestID(c Call, value any) string {
 	switch c.Method {
 	case "get_task", "cancel_task", "renew", "resume":
 		_ = json.Unmarshal(first(c), &id) // what is no id has no name
-	case "take_snapshot", "plan_snapshot", "quiesce":
+	case "take_snapshot", "plan_snapshot", "quiesce", "restore_snapshot", "plan_restore":
 		_ = json.Unmarshal(first(c), &request)
 	}
 	return cmp.Or(id, request.ID)

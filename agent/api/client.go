@@ -58,6 +58,16 @@ func (c Client) Plan(ctx context.Context, r agent.Request) (wire.Plan, error) {
 	return get[wire.Plan](ctx, c, "plan_snapshot", wire.FromRequest(r))
 }
 
+// PlanRestore says what a restore would do.
+func (c Client) PlanRestore(ctx context.Context, r agent.RestoreRequest) (wire.RestorePlan, error) {
+	return get[wire.RestorePlan](ctx, c, "plan_restore", wire.FromRestoreRequest(r))
+}
+
+// Restore begins a restore and returns its id. Report waits for its end.
+func (c Client) Restore(ctx context.Context, r agent.RestoreRequest) (string, error) {
+	return c.begin(ctx, "restore_snapshot", wire.FromRestoreRequest(r))
+}
+
 // Snapshots is the catalogue.
 func (c Client) Snapshots(ctx context.Context) ([]wire.Snapshot, error) {
 	return c.Select(ctx, agent.Selection{})

@@ -71,6 +71,8 @@ func methods() map[string]method {
 		"delete_snapshot":  {1, false, RoleOperator, (*Handler).deleteSnapshot},
 		"delete_snapshots": {0, false, RoleOperator, (*Handler).deleteSnapshots},
 		"verify_snapshot":  {0, false, RoleOperator, (*Handler).verifySnapshot},
+		"plan_restore":     {1, false, RoleOperator, (*Handler).planRestore},
+		"restore_snapshot": {1, false, RoleOperator, (*Handler).restoreSnapshot},
 		"get_task":         {1, true, RoleHolder, (*Handler).getTask},
 		"cancel_task":      {1, true, RoleHolder, (*Handler).cancelTask},
 		"quiesce":          {1, true, RoleHolder, (*Handler).quiesce},
@@ -185,6 +187,7 @@ type Status struct {
 	Phase     string            `json:"phase,omitempty"`
 	Since     *time.Time        `json:"since,omitempty"`
 	Last      *wire.Report      `json:"last_run,omitempty"`
+	Restored  *wire.Report      `json:"last_restore,omitempty"`
 	Snapshots int               `json:"snapshots"`
 	Unsaved   []string          `json:"unsaved_runs,omitempty"`
 	Stuck     []string          `json:"stuck,omitempty"`
@@ -236,6 +239,10 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 	if s.Last != nil {
 		last := wire.FromReport(*s.Last)
 		w.Last = &last
+	}
+	if s.Restored != nil {
+		restored := wire.FromReport(*s.Restored)
+		w.Restored = &restored
 	}
 	return w, nil
 }

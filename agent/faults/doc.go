@@ -14,6 +14,11 @@
 // In a hold the test is the holder: it takes the snapshot, and tells of it until
 // somebody hears it, the next daemon if need be.
 //
+// A restore has beds of its own: a disk of local-cpi's with a service on it. The daemon is
+// killed at each boundary, also while the CPI is in a call, and again while it makes good
+// what was left; CPI, mount, check and service fail. Each time the disk before or the restored one is
+// in its place, once and whole, the service runs on it, and the other is kept or gone.
+//
 // After each fault a dead daemon is started again, and then
 //
 //   - a process can write to the filesystem;

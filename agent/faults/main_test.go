@@ -49,7 +49,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = dir
-	build := exec.Command("go", "build", "-tags", "failpoints", "-o", dir+"/", "./cmd/quiesced", "./cmd/quiesced-guard")
+	build := exec.Command("go", "build", "-tags", "failpoints", "-o", dir+"/", "./cmd/quiesced", "./cmd/quiesced-guard", "./cmd/local-cpi")
 	build.Dir = "../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

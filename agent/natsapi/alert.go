@@ -49,9 +49,11 @@ func AlertOf(r agent.Report) (Alert, bool) {
 		return Alert{}, false
 	case r.Unbroken != nil && !*r.Unbroken:
 		a.Severity, a.Title, a.Summary = SeverityError, "a snapshot was not held to its end", either(r.Error, r.Reason)
+	case r.Outcome == agent.OutcomeFailed && r.Restore != nil:
+		a.Severity, a.Title = SeverityError, "restoring a snapshot failed"
 	case r.Outcome == agent.OutcomeFailed:
 		a.Severity, a.Title = SeverityError, "taking a snapshot failed"
-	case r.Outcome == agent.OutcomeSucceeded && !r.Clean && r.Asked.Clean():
+	case r.Outcome == agent.OutcomeSucceeded && !r.Clean && r.Asked.Clean() && r.Restore == nil:
 		a.Severity, a.Title, a.Summary = SeverityWarning, "a snapshot is not clean", r.Reason
 	default:
 		return Alert{}, false

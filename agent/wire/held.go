@@ -21,6 +21,7 @@ type Held struct {
 	Services   []heldService `json:"services,omitempty"`
 	Locked     [][]string    `json:"locked_jobs,omitempty"`
 	Hooked     []string      `json:"pre_snapshot_jobs,omitempty"`
+	Disk       *heldDisk     `json:"disk,omitempty"` // of a restore
 }
 
 type heldService struct {
@@ -39,6 +40,9 @@ func fromHeld(h agent.Held) Held {
 		Run: h.Run, Trigger: string(h.Trigger), Level: string(h.Level), PreStopped: h.PreStopped,
 		Drained: h.Drained, Stopped: h.Stopped, PreStarted: h.PreStarted, Started: h.Started, Locked: h.Locked, Hooked: h.Hooked,
 	}
+	if h.Disk != nil {
+		w.Disk = fromHeldDisk(*h.Disk)
+	}
 	for _, s := range h.Services {
 		one := heldService{Name: s.Name, Failing: s.Failing}
 		for _, p := range s.Processes {
@@ -53,6 +57,9 @@ func (w Held) domain() agent.Held {
 	h := agent.Held{
 		Run: w.Run, Trigger: agent.Trigger(w.Trigger), Level: agent.Level(w.Level), PreStopped: w.PreStopped,
 		Drained: w.Drained, Stopped: w.Stopped, PreStarted: w.PreStarted, Started: w.Started, Locked: w.Locked, Hooked: w.Hooked,
+	}
+	if w.Disk != nil {
+		h.Disk = w.Disk.domain()
 	}
 	for _, s := range w.Services {
 		one := agent.HeldService{Name: s.Name, Failing: s.Failing}

@@ -19,6 +19,8 @@ type record struct {
 	Phase   string    `json:"phase,omitempty"`
 	Calls   []call    `json:"calls,omitempty"`
 	Held    *Held     `json:"held,omitempty"`
+	Restore *heldDisk `json:"restore,omitempty"`
+	Force   bool      `json:"force,omitempty"` // of a restore
 	Moved   string    `json:"jobs_moved,omitempty"`
 	Undone  string    `json:"jobs_undone,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
@@ -54,6 +56,9 @@ func MarshalRecord(r agent.Record) ([]byte, error) {
 		held := fromHeld(*r.Held)
 		w.Held = &held
 	}
+	if r.Restore != nil {
+		w.Restore, w.Force = fromHeldDisk(*r.Restore), r.Request.Force
+	}
 	if f := r.Freeze; f != nil {
 		w.Freeze = &freeze{f.Broken, fromThaws(f.Thaws), fromPhases(f.Phases)}
 	}
@@ -86,6 +91,10 @@ func UnmarshalRecord(doc []byte) (agent.Record, error) {
 	if w.Held != nil {
 		held := w.Held.domain()
 		r.Held = &held
+	}
+	if w.Restore != nil {
+		r.Restore = w.Restore.domain()
+		r.Request.Snapshot, r.Request.Force = r.Restore.Snapshot, w.Force
 	}
 	if f := w.Freeze; f != nil {
 		r.Freeze = &agent.FreezeEnd{Broken: f.Broken, Thaws: toThaws(f.Thaws), Phases: toPhases(f.Seconds)}

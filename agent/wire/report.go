@@ -26,6 +26,7 @@ type Report struct {
 	Yielded   bool               `json:"yielded,omitempty"`
 	Recovered bool               `json:"recovered,omitempty"`
 	Unbroken  *bool              `json:"unbroken,omitempty"` // of a hold
+	Restore   *Restored          `json:"restore,omitempty"`  // of a restore
 	Metrics   []Sample           `json:"metrics,omitempty"`  // of this run; not stored
 }
 
@@ -66,6 +67,9 @@ func FromReport(r agent.Report) Report {
 		w.Disks = append(w.Disks, DiskResult{d.CID, d.SnapshotCID, d.Clean, d.Unresolved, d.Took.Seconds(), d.Error})
 	}
 	w.Thaws, w.Seconds = fromThaws(r.Thaws), fromPhases(r.Phases)
+	if r.Restore != nil {
+		w.Restore = fromRestored(*r.Restore)
+	}
 	return w
 }
 
@@ -121,6 +125,9 @@ func (w Report) Domain() agent.Report {
 		})
 	}
 	r.Thaws, r.Phases = toThaws(w.Thaws), toPhases(w.Seconds)
+	if w.Restore != nil {
+		r.Restore = w.Restore.domain()
+	}
 	return r
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/jobs"
+	"github.com/quiesced/quiesced/quiesce/remount"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -41,6 +42,7 @@ func full() agent.Record {
 		Request: agent.Request{
 			ID: "run-1", Trigger: agent.TriggerScheduled, Level: agent.LevelFreeze, Job: "db/0", Disks: []string{"vol-1", "vol-2"},
 			Metadata: map[string]string{"owner": "me", "empty": ""}, AllowDegrade: true, Wait: true, By: "uid 0",
+			Snapshot: "snap-1", Force: true,
 		},
 		Plan: agent.Plan{
 			Asked: agent.LevelStop, Level: agent.LevelFreeze, Degraded: "no supervisor", LevelNote: "no locks",
@@ -60,7 +62,7 @@ func full() agent.Record {
 		},
 		Boot: "8e3a", Started: at(1, 123456789), Phase: agent.PhaseFreeze,
 		Calls: []agent.Call{{DiskCID: "vol-1", Dir: "/state/runs/run-1/0", Process: cpi.Process{PID: 4242, StartTime: 1<<63 + 1}}},
-		Held:  held(), Moved: "db was started", Undone: "post-start failed", Notes: []string{"a writer"},
+		Held:  held(), Restore: held().Disk, Moved: "db was started", Undone: "post-start failed", Notes: []string{"a writer"},
 		Freeze: &agent.FreezeEnd{
 			Broken: "deadline",
 			Thaws:  []agent.Thaw{{Mount: "/store", Cause: "deadline", State: "thawed", FrozenFor: 3 * time.Second}},
@@ -76,6 +78,7 @@ func full() agent.Record {
 			Thaws:   []agent.Thaw{{Mount: "/store", Cause: "asked", State: "thawed", FrozenFor: 12345 * time.Microsecond}},
 			Phases:  map[agent.Phase]time.Duration{agent.PhaseFrozen: 12345 * time.Microsecond, agent.PhaseTotal: 2 * time.Second},
 			Started: at(1, 123456789), Ended: at(3, 0), Error: "cannot snapshot", Yielded: true, Recovered: true,
+			Restore: &agent.Restored{Snapshot: "snap-1", Disk: "vol-1", Side: agent.SideApart, Other: "vol-3", Steps: []string{"bosh stop"}},
 		},
 	}
 }
@@ -117,6 +120,12 @@ func held() *agent.Held {
 			{Name: "db", Processes: []jobs.Process{{PID: 4242, StartTime: 1<<63 + 1}}, Failing: true}, {Name: "proxy"},
 		},
 		Locked: [][]string{{"web", "api"}, {"db"}},
+		Disk: &agent.HeldDisk{
+			Snapshot: "snap-1", Disk: "vol-1", New: "vol-3", Back: true, Side: agent.SideRestored,
+			Mounts:  []remount.Mount{{Point: "/store", Root: "/", Type: "ext4", Options: "rw,nosuid", Super: "rw,errors=continue"}},
+			Between: &remount.Difference{Offset: 1 << 40, One: "aa", Other: "bb"},
+			Call:    &agent.DiskCall{Dir: "/state/runs/run-1/cpi-call-1", Process: cpi.Process{PID: 4242, StartTime: 1<<63 + 1}, Boot: "8e3a"},
+		},
 	}
 }
 
@@ -259,7 +268,8 @@ func TestDocumentThatIsNoRecordIsAnError(t *testing.T) {
 
 func TestRequestIsParsed(t *testing.T) {
 	full := full().Request
-	full.By = "" // the transport knows who asks
+	full.By = ""                          // the transport knows who asks
+	full.Snapshot, full.Force = "", false // a restore has a request of its own
 	doc, err := json.Marshal(wire.FromRequest(full))
 	must(t, err)
 	for name, c := range map[string]struct {

@@ -83,7 +83,7 @@ func (g *globals) take(ctx context.Context, r agent.Request) error {
 	if err != nil {
 		return err
 	}
-	stop := g.follow(ctx, client, id)
+	stop := g.follow(ctx, client, "run "+id)
 	report, err := client.Report(ctx, id)
 	if ctx.Err() != nil {
 		report, err = g.cancel(client, id)
@@ -110,9 +110,9 @@ func (g *globals) cancel(client api.Client, id string) (wire.Report, error) {
 // followEvery is how often a terminal is told of the run's phase.
 const followEvery = 25 * time.Millisecond
 
-// follow prints each phase as it begins, for a person. The function that it
+// follow prints each phase of a piece of work as it begins, for a person. The function that it
 // returns ends that.
-func (g *globals) follow(ctx context.Context, client api.Client, id string) func() {
+func (g *globals) follow(ctx context.Context, client api.Client, work string) func() {
 	if g.json || !g.interactive() {
 		return func() {}
 	}
@@ -122,7 +122,7 @@ func (g *globals) follow(ctx context.Context, client api.Client, id string) func
 		defer close(ended)
 		last := ""
 		for ctx.Err() == nil {
-			if s, err := client.Status(ctx); err == nil && s.Work == "run "+id && s.Phase != last {
+			if s, err := client.Status(ctx); err == nil && s.Work == work && s.Phase != last {
 				last = s.Phase
 				_, _ = fmt.Fprintf(g.err, "%s  %s\n", time.Now().Format("15:04:05.000"), last)
 			}
@@ -147,6 +147,8 @@ func (g *globals) report(r wire.Report, err error) error {
 		if err := g.document(r); err != nil {
 			return err
 		}
+	} else if r.Restore != nil {
+		g.printRestore(r)
 	} else {
 		g.printReport(r)
 	}

@@ -80,6 +80,9 @@ func (g *globals) printStatus(s api.Status) {
 	if s.Last != nil {
 		g.printf("Last run   %s %s, %s%s\n", s.Last.ID, s.Last.Outcome, timestamp(s.Last.Ended), cleanWord(*s.Last))
 	}
+	if s.Restored != nil {
+		g.printf("Restored   %s %s\n", timestamp(s.Restored.Ended), placeOf(*s.Restored.Restore))
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Doing)) {
 		g.printf("           %s: %s\n", name, s.Doing[name])
 	}

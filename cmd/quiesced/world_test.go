@@ -112,12 +112,26 @@ func newWorldOn(t testing.TB, dir, images, fstype string, size int64) *world {
 	w.must(loopfs.Format(image, fstype))
 	w.store = filepath.Join(w.dir, "store")
 	w.must(loopfs.Mount(image, w.store))
-	t.Cleanup(func() { w.must(loopfs.Unmount(w.store)) })
+	t.Cleanup(w.takeOut)
 	w.thawAfter(safetyThaw)
 	t.Cleanup(func() { w.stopThaw() })
 	t.Cleanup(w.end)
 	w.cpi = filepath.Join(binaries, "local-cpi")
 	return w
+}
+
+// takeOut unmounts the disk, and detaches what a CPI has left attached.
+func (w *world) takeOut() {
+	w.t.Helper()
+	w.must(loopfs.Unmount(w.store))
+	images, _ := filepath.Glob(filepath.Join(w.root, "disks", "*.img"))
+	for _, image := range images {
+		out, err := exec.Command("losetup", "--noheadings", "--output", "NAME", "--associated", image).Output()
+		w.must(err)
+		for _, device := range strings.Fields(string(out)) {
+			w.must(exec.Command("losetup", "--detach", device).Run())
+		}
+	}
 }
 
 // thawAfter has the disk thawed from outside after a time, come what may.
