@@ -77,14 +77,14 @@ func destroySubvolume(path string) error {
 // errNested is returned for what cannot be done to a subvolume within which others lie.
 var errNested = errors.New("other subvolumes lie within it")
 
-// hasNested reports whether subvolumes lie within a subvolume.
-func hasNested(subvolume *os.File) (bool, error) {
+// notNested returns errNested for a subvolume within which others lie.
+func notNested(subvolume *os.File) error {
 	var args [4096]byte // struct btrfs_ioctl_get_subvol_rootref_args
 	err := btrfsIoctl(subvolume, iocSubvolRootrefs, unsafe.Pointer(&args))
-	if errors.Is(err, unix.EOVERFLOW) { // there are more than it tells at once
-		return true, nil
+	if errors.Is(err, unix.EOVERFLOW) || err == nil && args[4088] > 0 { // num_items, or more than it tells at once
+		return errNested
 	}
-	return args[4088] > 0, err // num_items
+	return err
 }
 
 func btrfsIoctl(file *os.File, request uintptr, args unsafe.Pointer) error {

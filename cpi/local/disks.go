@@ -89,8 +89,8 @@ func (s *Store) fromSnapshot(snapshot, name string) (*os.File, beginning, error)
 	if err != nil {
 		return nil, beginning{}, err
 	}
-	if d, err := driverNamed(name); err != nil || name != "" && d != e.driver {
-		return nil, beginning{}, errors.Join(err, cpi.Errorf(cpi.CpiError, "snapshot %q is not one of driver %q", snapshot, name))
+	if name != "" && name != e.name() {
+		return nil, beginning{}, cpi.Errorf(cpi.CpiError, "snapshot %q is of driver %q, not %q", snapshot, e.name(), name)
 	}
 	sidecar, err := s.snapshots.readSnapshot(snapshot)
 	if err != nil {

@@ -13,6 +13,9 @@ import (
 // driver keeps the data of disks and snapshots in one form. What is the same for all of
 // them, names and sidecars and how a CID comes to be and goes, is the folder's.
 type driver interface {
+	// name is what properties call it.
+	name() string
+
 	// suffix follows the CID in the name of its data.
 	suffix() string
 
@@ -41,6 +44,9 @@ type driver interface {
 	// attached returns where the data is in use, or may be, and "" for nowhere.
 	attached(path string) (string, error)
 
+	// removable refuses data that cannot be removed.
+	removable(path string) error
+
 	// measure returns the bytes that the data takes and the size of the disk; zero for
 	// what cannot be told.
 	measure(data *os.File) (used, size int64, err error)
@@ -55,23 +61,18 @@ const (
 	subvolume method = "subvolume" // of btrfs: fixed at one moment
 )
 
-// drivers are all of them, by the names they have in properties. They are asked in the
-// order of driverNames whether a CID is theirs.
-var (
-	drivers     = map[string]driver{"image": images{}, "btrfs": subvolumes{}}
-	driverNames = []string{"image", "btrfs"}
-)
+// drivers are all of them, in the order in which they are asked whether a CID is theirs.
+// The first has the disks for which no other is named.
+func drivers() []driver { return []driver{images{}, subvolumes{}} }
 
-// driverNamed returns the driver of a name, images for none.
+// driverNamed returns the driver of a name, the first for none.
 func driverNamed(name string) (driver, error) {
-	if name == "" {
-		return images{}, nil
+	for _, d := range drivers() {
+		if name == "" || name == d.name() {
+			return d, nil
+		}
 	}
-	d, ok := drivers[name]
-	if !ok {
-		return nil, cpi.Errorf(cpi.CpiError, "cannot use driver %q: there are image and btrfs", name)
-	}
-	return d, nil
+	return nil, cpi.Errorf(cpi.CpiError, "there is no driver %q", name)
 }
 
 // entry is where the data of a CID lies, and whose it is.
@@ -87,8 +88,8 @@ func (e entry) target() (string, error) { return filepath.EvalSymlinks(e.path) }
 // find returns the CID's entry; a symbolic link counts even when what it leads to is
 // gone. The error is fs.ErrNotExist when there is no such CID.
 func (f folder) find(cid string) (entry, error) {
-	for _, name := range driverNames {
-		e := f.entry(drivers[name], cid)
+	for _, d := range drivers() {
+		e := f.entry(d, cid)
 		info, err := os.Lstat(e.path)
 		if err == nil && e.claims(e.path, info) {
 			return e, nil
@@ -104,8 +105,8 @@ func (f folder) entry(d driver, cid string) entry {
 	return entry{d, cid, filepath.Join(f.dir, cid+d.suffix())}
 }
 
-// list returns what lies in the folder in the order of names. Where both drivers claim
-// a CID it is the one that find returns.
+// list returns what lies in the folder, each driver's in the order of names. Where two
+// claim a CID it is the one that find returns.
 func (f folder) list() ([]entry, error) {
 	files, err := os.ReadDir(f.dir)
 	if err != nil {
@@ -113,9 +114,9 @@ func (f folder) list() ([]entry, error) {
 	}
 	var found []entry
 	seen := map[string]bool{}
-	for _, name := range driverNames {
+	for _, d := range drivers() {
 		for _, file := range files {
-			e, ok := f.listed(drivers[name], file)
+			e, ok := f.listed(d, file)
 			if ok && !seen[e.cid] {
 				seen[e.cid] = true
 				found = append(found, e)

@@ -56,6 +56,9 @@ func (f folder) publish(e entry, data, sidecar *temporary) error {
 // remove deletes a CID. The data goes last, and is there to be deleted again after a
 // crash.
 func (f folder) remove(e entry) error {
+	if err := e.removable(e.path); err != nil {
+		return err
+	}
 	if err := removeIfThere(f.sidecar(e.cid)); err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ const imageSuffix = ".img"
 // images is the driver whose data is an image file, which is attached by a loop device.
 type images struct{}
 
+func (images) name() string { return "image" }
+
 func (images) suffix() string { return imageSuffix }
 
 // claims leaves it to open to say what is wrong with something else than an image.
@@ -89,6 +91,8 @@ func checkGrowth(source *os.File, size int64) error {
 	}
 	return nil
 }
+
+func (images) removable(string) error { return nil }
 
 func (images) measure(image *os.File) (used, size int64, err error) {
 	var stat unix.Stat_t

@@ -108,18 +108,12 @@ func testOperatorsLoop(t *testing.T, p *place) {
 	command(t, "mkfs.ext4", "-q", "-F", image)
 	mounted := t.TempDir()
 	command(t, "mount", "-o", "loop", image, mounted)
-	unmount := func() error { return exec.Command("umount", mounted).Run() }
-	t.Cleanup(func() { _ = unmount() })
 	out := must(exec.Command("findmnt", "-no", "SOURCE", mounted).Output())(t)
 	if at := must(p.AttachDisk(disk))(t); at != strings.TrimSpace(string(out)) {
 		t.Errorf("attached as %q, mounted from %q", at, out)
 	}
-	if err := unmount(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.DetachDisk(disk); err != nil {
-		t.Errorf("after umount has let it go: %v", err)
-	}
+	unmount(t, mounted)
+	eventually(t, func() error { return p.DetachDisk(disk) }) // umount has let it go
 }
 
 func testPartialLoop(t *testing.T, p *place) {

@@ -25,15 +25,15 @@ func mountOf(dir *os.File, path string) (string, error) {
 	}
 	below := strings.TrimPrefix(path, strings.TrimSuffix(through.Mountpoint, "/"))
 	within := filepath.Join(through.Root, below) // the path in the filesystem itself
-	tables, err := mountTables()
+	namespaces, err := mountTables()
 	if err != nil {
 		return "", err
 	}
-	for _, table := range tables {
-		for _, m := range table {
+	for _, n := range namespaces {
+		for _, m := range n.mounts {
 			sameDevice := m.Major == through.Major && m.Minor == through.Minor
 			if sameDevice && (m.Root == within || strings.HasPrefix(m.Root, within+"/")) {
-				return m.Mountpoint, nil
+				return m.Mountpoint + n.whose, nil
 			}
 		}
 	}
@@ -59,31 +59,43 @@ func mountThrough(dir *os.File) (*mountinfo.Info, error) {
 	return mounts[0], nil
 }
 
-// mountTables returns the mounts of each mount namespace in which a process lives.
-func mountTables() ([][]*mountinfo.Info, error) {
+// namespace is what is mounted in a mount namespace.
+type namespace struct {
+	mounts []*mountinfo.Info
+	whose  string // says so in words, where it is not ours
+}
+
+// mountTables returns the mounts of each mount namespace in which a process lives, our
+// own first.
+func mountTables() ([]namespace, error) {
 	own, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, err
 	}
-	tables := [][]*mountinfo.Info{own}
+	all := []namespace{{mounts: own}}
 	here, _ := os.Readlink("/proc/self/ns/mnt")
 	seen := map[string]bool{here: true}
-	namespaces, _ := filepath.Glob("/proc/[0-9]*/ns/mnt")
-	for _, link := range namespaces {
-		name, err := os.Readlink(link)
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, process := range processes {
+		name, err := os.Readlink(process + "/ns/mnt")
 		if err != nil || seen[name] {
 			continue
 		}
-		file, err := os.Open(filepath.Join(filepath.Dir(filepath.Dir(link)), "mountinfo"))
+		mounts, err := mountsOf(process)
 		if err != nil {
-			continue // the process has ended
+			continue // it has ended
 		}
-		mounts, err := mountinfo.GetMountsFromReader(file, nil)
-		file.Close()
-		if err == nil {
-			seen[name] = true
-			tables = append(tables, mounts)
-		}
+		seen[name] = true
+		all = append(all, namespace{mounts, " in the mount namespace of process " + filepath.Base(process)})
 	}
-	return tables, nil
+	return all, nil
+}
+
+func mountsOf(process string) ([]*mountinfo.Info, error) {
+	file, err := os.Open(process + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return mountinfo.GetMountsFromReader(file, nil)
 }

@@ -15,6 +15,8 @@ import (
 // it lies or mounted elsewhere by the operator.
 type subvolumes struct{}
 
+func (subvolumes) name() string { return "btrfs" }
+
 func (subvolumes) suffix() string { return "" }
 
 // claims leaves alone what has the names of images and sidecars.
@@ -65,8 +67,8 @@ func checkSubvolume(file *os.File) error {
 // snapshot refuses a subvolume with others within it: in a snapshot they are empty
 // directories.
 func (s subvolumes) snapshot(f folder, cid string, source *os.File) (*temporary, method, error) {
-	if nested, err := hasNested(source); err != nil || nested {
-		return nil, "", errors.Join(err, errNested)
+	if err := notNested(source); err != nil {
+		return nil, "", err
 	}
 	t, err := s.temporary(f, cid, func(dir *os.File, name string) error {
 		return snapshotSubvolume(dir, name, source, true)
@@ -162,4 +164,20 @@ func (s subvolumes) attached(path string) (string, error) {
 	return mountOf(file, path)
 }
 
+// removable asks before the kernel does, when a sidecar is gone already.
+func (subvolumes) removable(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || !info.IsDir() { // of a link the link alone is removed
+		return err
+	}
+	file, err := openSubvolume(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return notNested(file)
+}
+
+// measure has nothing to go by: what a subvolume takes is known where quotas are on, and
+// its size is the filesystem's.
 func (subvolumes) measure(*os.File) (used, size int64, err error) { return 0, 0, nil }

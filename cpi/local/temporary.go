@@ -123,7 +123,7 @@ func sweepTemporary(path string) error {
 // in this order one of the two is seen as long as the maker lives.
 func (f folder) sweepSidecar(cid string) error {
 	for _, prefix := range []string{temporaryPrefix, ""} {
-		for _, d := range drivers {
+		for _, d := range drivers() {
 			_, err := os.Lstat(f.entry(d, prefix+cid).path)
 			if !errors.Is(err, fs.ErrNotExist) {
 				return err
