@@ -224,12 +224,16 @@ func (a *Agent) recoverScratch() {
 	if err != nil {
 		a.Log.Error("cannot tell whether a verification has left a disk", "error", err)
 	}
-	if !ok || err != nil {
+	if err != nil {
+		return
+	}
+	v := &verification{agent: a, record: record, since: record.Began}
+	if !ok {
+		_ = os.RemoveAll(v.dir()) // of a call that was not recorded, and so not made
 		return
 	}
 	a.Log.Warn("removing what a verification has left that was cut off", "snapshot", record.Snapshot, "disk", record.Disk)
 	a.endLeft(func(text string) { a.Log.Warn(text, "snapshot", record.Snapshot) })
-	v := &verification{agent: a, record: record, since: record.Began}
 	if err := v.take(); err != nil { // nobody else has begun yet
 		a.Log.Error("cannot remove what a verification has left", "error", err)
 		return

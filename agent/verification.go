@@ -122,7 +122,7 @@ func (v *verification) make(ctx context.Context) error {
 	}
 	failpoint.Hit("scratch-unrecorded")
 	v.record.Making = true
-	if err := v.starting(dir, call.Process()); err != nil {
+	if err := errors.Join(v.starting(dir, call.Process()), ctx.Err()); err != nil {
 		call.Abort()
 		v.record.Call, v.record.Making = nil, false // nothing was done
 		return err
@@ -249,12 +249,17 @@ func appear(ctx context.Context, path string) error {
 }
 
 // refuseUsed refuses what cannot be the new disk: it would be written to.
-func (v *verification) refuseUsed(path string, before map[string]int64) error {
+func (v *verification) refuseUsed(path string, before map[string]string) error {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
 	}
-	if before[filepath.Base(target)] > 0 && filepath.Dir(target) == "/dev" {
+	now, err := v.agent.System.Devices()
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(target)
+	if was, there := before[name]; there && was == now[name] && filepath.Dir(target) == "/dev" {
 		return fmt.Errorf("the CPI attached the disk at %q, where another was before", path)
 	}
 	if at, mounted := v.mountAt(target); mounted {

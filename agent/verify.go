@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/quiesced/quiesced/quiesce/failpoint"
 )
 
 // Verified is what came of a verification.
@@ -121,6 +123,7 @@ func (a *Agent) newest() (Snapshot, error) {
 func (v *verification) conclude(ctx context.Context, found Verification) error {
 	v.enter("recording")
 	v.agent.awaitThaw(ctx)
+	defer failpoint.Hit("scratch-concluded")
 	return v.agent.SetVerified(v.snapshot.CID, found)
 }
 

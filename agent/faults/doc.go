@@ -19,7 +19,10 @@
 // what was left; CPI, mount, check and service fail. Each time the disk before or the restored one is
 // in its place, once and whole, the service runs on it, and the other is kept or gone.
 //
-// After each fault a dead daemon is started again, and then
+// A verification's daemon is killed and terminated at each of its steps: the next one removes
+// its disk, loop device and mount, and the disk that was snapshotted is as it was.
+//
+// After each fault of a run a dead daemon is started again, and then
 //
 //   - a process can write to the filesystem;
 //   - there is exactly one report of the run, unless its record never became

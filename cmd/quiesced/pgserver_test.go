@@ -24,6 +24,8 @@ type database struct {
 	// The supervisor's: a verb of the daemon's, and whether it says that the server runs.
 	verb       func(args ...string) result
 	serverRuns func() bool
+
+	verifies bool // the job has a verify script
 }
 
 const (

@@ -22,6 +22,7 @@ const safetyThawOfRun = 3 * time.Minute
 
 func TestPostgreSQLUnderMonit(t *testing.T) {
 	d := newDatabase(t, "ext4")
+	d.verifiesItself()
 	d.superviseByMonit()
 	d.playAllLevels("monit", "ext4")
 }
@@ -86,6 +87,9 @@ func (d *database) play(c *crowd, level, fstype string, times map[string][]float
 // restore starts a server on the snapshot, and deletes the snapshot if all is well.
 func (d *database) restore(c *crowd, cid, level, fstype string, told time.Time) {
 	d.t.Helper()
+	if d.verifies {
+		d.mustVerify(cid, true)
+	}
 	s := d.attach(cid, fstype)
 	defer s.detach()
 	if level == "stop" {
