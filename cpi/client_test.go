@@ -262,3 +262,28 @@ func TestAContextWithoutNamesGetsThem(t *testing.T) {
 		t.Errorf("got %v", r.Context)
 	}
 }
+
+func TestCallIsKnownBeforeTheCPIActs(t *testing.T) {
+	c, dir := newClient(t, `cat >"$D/request"; [ "$(tail -c1 "$D/request")" = } ] && touch "$D/acted"; echo '`+good+`'`)
+	acted := filepath.Join(dir, "acted")
+	for _, refused := range []error{errors.New("no room for a record"), nil} {
+		var process cpi.Process
+		c.Starting = func(files string, p cpi.Process) error {
+			process = p
+			if _, err := os.Stat(filepath.Join(files, "stdout")); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(acted); err == nil {
+				t.Error("it has acted already")
+			}
+			return refused
+		}
+		_, err := c.Do(withPatience(t), "", "delete_disk", "disk-1")
+		if !errors.Is(err, refused) || process.PID == 0 {
+			t.Errorf("got %v of %+v, want %v", err, process, refused)
+		}
+		if _, err := os.Stat(acted); (err == nil) != (refused == nil) {
+			t.Errorf("refused by %v, it has acted: %v", refused, err)
+		}
+	}
+}

@@ -90,7 +90,7 @@ func filled(t testing.TB) *metrics.Metrics {
 	t.Helper()
 	m := metrics.New()
 	must(t, m.Watch(&fakeState{
-		status: agent.Status{Redeletes: agent.Redeletes{Tried: 3, Failed: 1}, Enabled: true, Work: "run clean", Stuck: []string{"/store"}, Scheduled: []agent.Scheduled{
+		status: agent.Status{Redeletes: agent.Redeletes{Tried: 3, Failed: 1}, Enabled: true, Work: "run clean", Stuck: []string{"/store"}, LastVerified: at(180), Verification: &agent.VerificationStatus{Left: "in use"}, Scheduled: []agent.Scheduled{
 			{Trigger: agent.TriggerScheduled, Next: at(86400), Last: at(0), Missed: 2, Skipped: 1},
 			{Trigger: agent.TriggerSelf},
 		}},
@@ -104,6 +104,9 @@ func filled(t testing.TB) *metrics.Metrics {
 	for _, r := range reports() {
 		m.RunEnded(r)
 	}
+	m.VerificationEnded(agent.Verified{Verification: agent.Verification{OK: true}}, nil)
+	m.VerificationEnded(agent.Verified{}, nil)
+	m.VerificationEnded(agent.Verified{Verification: agent.Verification{OK: true}}, errors.New("nobody can tell"))
 	m.JournalFailed()
 	return m
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,31 +71,6 @@ var verifiedTypes = []struct {
 	{"ext4", "e2fsck", 32 << 20}, {"xfs", "xfs_repair", loopfs.MinXFS}, {"btrfs", "btrfs", 128 << 20},
 }
 
-func TestSnapshotIsVerifiedBesideItsDisk(t *testing.T) {
-	for _, c := range verifiedTypes {
-		t.Run(c.fstype, func(t *testing.T) {
-			w := newWorldOn(t, t.TempDir(), host, c.fstype, c.size)
-			w.configure()
-			w.must(os.WriteFile(w.store+"/data", []byte("of the disk"), 0o600))
-			w.start()
-			w.take("--level", "freeze")
-			before := w.sum()
-			r, v := w.verify("--latest")
-			w.mustSay(r, exitOK)
-			if cid := w.snapshots()[0].CID; !v.OK || v.CID != cid || v.How != c.tool || time.Since(v.Time) > time.Minute {
-				t.Errorf("got %+v", v)
-			}
-			if s := w.snapshots()[0]; s.Verified == nil || *s.Verified != v.Verification || !s.Clean {
-				t.Errorf("recorded is %+v", s.Verified)
-			}
-			if w.sum() != before {
-				t.Error("the disk has changed")
-			}
-			w.mustBeClear()
-		})
-	}
-}
-
 // damageSnapshot overwrites metadata of a snapshot's filesystem.
 func (w *world) damageSnapshot(cid, fstype string) {
 	w.t.Helper()
@@ -140,7 +116,7 @@ func btrfsFiles(image []byte) []int {
 	return all
 }
 
-func TestDamagedSnapshotIsFound(t *testing.T) {
+func TestSnapshotIsVerifiedBesideItsDiskAndDamageFound(t *testing.T) {
 	for _, c := range verifiedTypes {
 		t.Run(c.fstype, func(t *testing.T) {
 			w := newWorldOn(t, t.TempDir(), host, c.fstype, c.size)
@@ -148,17 +124,24 @@ func TestDamagedSnapshotIsFound(t *testing.T) {
 			w.must(os.WriteFile(w.store+"/data", []byte("of the disk"), 0o600))
 			w.start()
 			_, report := w.take("--level", "freeze")
-			cid := report.Disks[0].SnapshotCID
-			w.damageSnapshot(cid, c.fstype)
-			r, v := w.verify(cid)
-			w.mustSay(r, exitFailed, "the filesystem is damaged: ")
-			if v.OK || v.How != c.tool {
+			cid, before := report.Disks[0].SnapshotCID, w.sum()
+			r, v := w.verify("--latest")
+			w.mustSay(r, exitOK)
+			if !v.OK || v.CID != cid || v.How != c.tool || time.Since(v.Time) > time.Minute {
 				t.Errorf("got %+v", v)
 			}
-			if s := w.snapshots()[0]; s.Verified == nil || s.Verified.OK {
+			if s := w.snapshots()[0]; s.Verified == nil || *s.Verified != v.Verification || !s.Clean {
 				t.Errorf("recorded is %+v", s.Verified)
 			}
-			w.mustSay(w.run("verify", cid), exitFailed, cid, "no", "the filesystem is damaged: ")
+
+			w.damageSnapshot(cid, c.fstype)
+			w.mustSay(w.run("verify", cid), exitFailed, cid, "false", "the filesystem is damaged: ")
+			if s := w.snapshots()[0]; s.Verified == nil || s.Verified.OK || s.Verified.How != c.tool {
+				t.Errorf("recorded is %+v", s.Verified)
+			}
+			if w.sum() != before {
+				t.Error("the disk has changed")
+			}
 			w.mustBeClear()
 		})
 	}
@@ -190,7 +173,7 @@ func (w *world) bent(how string) {
 }
 
 func TestWhatKeepsASnapshotFromBeingVerifiedIsSaid(t *testing.T) {
-	w := newWorld(t, with("budgets: {verify: 3s}\n"))
+	w := newWorld(t)
 	w.bend()
 	w.start()
 	_, report := w.take("--level", "freeze")
@@ -215,7 +198,6 @@ func TestWhatKeepsASnapshotFromBeingVerifiedIsSaid(t *testing.T) {
 		{"one that answers the disk's own device", `[ $method = attach_disk ] && answer '"` + device + `"'`, exitFailed, "where another was before"},
 		{"one that answers the disk's own directory", `[ $method = attach_disk ] && answer '"` + w.store + `"'`, exitFailed, "which is in use at"},
 		{"one that answers a directory around it", `[ $method = attach_disk ] && answer '"` + w.dir + `"'`, exitFailed, "which is in use at"},
-		{"a disk that does not appear", `[ $method = attach_disk ] && answer '"/dev/no-such"'`, exitFailed, `the disk does not appear at "/dev/no-such"`},
 		{"a disk that is too small", `[ $method = create_disk ] && request=$(printf %s "$request" | sed 's/\[32,/[31,/')`, exitFailed, "31"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -248,30 +230,92 @@ func mountSource(t testing.TB, at string) string {
 	return strings.TrimSpace(string(out))
 }
 
+func TestDiskThatDoesNotAppearIsSaidSo(t *testing.T) {
+	w := newWorld(t, with("budgets: {verify: 2s}\n"))
+	w.bend()
+	w.start()
+	w.take("--level", "freeze")
+	w.bent(`[ $method = attach_disk ] && answer '"/dev/no-such"'`)
+	w.mustSay(w.run("verify", "--latest"), exitFailed, `the disk does not appear at "/dev/no-such"`, "it took longer than its budget")
+	w.bent("")
+	w.mustBeClear()
+}
+
 func TestDiskThatCannotBeRemovedIsToldOfAndTriedAgain(t *testing.T) {
-	for _, method := range []string{"detach_disk", "delete_disk"} {
-		t.Run(method, func(t *testing.T) {
-			w := newWorld(t)
-			w.bend()
-			w.start()
-			_, report := w.take("--level", "freeze")
-			cid := report.Disks[0].SnapshotCID
-			w.bent(`[ $method = ` + method + ` ] && fail CloudError`)
-			r, v := w.verify(cid)
-			w.mustSay(r, exitOK, "bent")
-			if !v.OK || !strings.Contains(v.Left, "bent") {
-				t.Errorf("got %+v", v)
-			}
-			w.mustSay(w.run("status"), exitOK, "NOT REMOVED: disk disk-", "bent")
-			w.mustSay(w.run("verify", cid), exitBusy, "verify "+cid)
-			w.mustSay(w.run("delete-snapshot", cid), exitBusy, "verify "+cid)
-			w.end() // the next daemon knows
-			w.start()
-			w.eventually("it is tried again", func() bool { return strings.Contains(w.run("status").out, "NOT REMOVED") })
-			w.bent("")
-			w.eventually("it is removed", func() bool { return !strings.Contains(w.run("status").out, cid) })
-			w.mustBeClear()
-			w.mustSay(w.run("delete-snapshot", cid), exitOK)
-		})
+	w := newWorld(t)
+	w.bend()
+	w.start()
+	_, report := w.take("--level", "freeze")
+	cid := report.Disks[0].SnapshotCID
+	w.bent(`[ $method = detach_disk ] && fail CloudError`)
+	r, v := w.verify(cid)
+	w.mustSay(r, exitOK, "bent")
+	if !v.OK || !strings.Contains(v.Left, "bent") {
+		t.Errorf("got %+v", v)
 	}
+	w.mustSay(w.run("status"), exitOK, "NOT REMOVED: disk disk-", "bent")
+	w.mustSay(w.run("verify", cid), exitBusy, "verify "+cid)
+	w.mustSay(w.run("delete-snapshot", cid), exitBusy, "verify "+cid)
+	w.end() // the next daemon knows
+	w.bent(`[ $method = delete_disk ] && fail CloudError`)
+	w.start()
+	w.eventually("it is tried again", func() bool { return strings.Contains(w.run("status").out, "cannot delete disk") })
+	w.bent("")
+	w.eventually("it is removed", func() bool { return !strings.Contains(w.run("status").out, cid) })
+	w.mustBeClear()
+	w.mustSay(w.run("delete-snapshot", cid), exitOK)
+}
+
+func TestNewestCleanSnapshotIsVerifiedBySchedule(t *testing.T) {
+	w := newWorld(t, with(fmt.Sprintf("verify: {schedule: %q}\n", everySecond)))
+	w.start()
+	_, first := w.take("--level", "freeze")
+	w.take("--level", "none") // newer, and not clean
+	w.eventually("it is verified", func() bool { return w.snapshots()[0].Verified != nil })
+	if all := w.snapshots(); !all[0].Verified.OK || all[0].CID != first.Disks[0].SnapshotCID || all[1].Verified != nil {
+		t.Errorf("snapshots are %+v", all)
+	}
+	w.mustSay(w.run("status"), exitOK, "Verified   ")
+	w.end()
+	w.configure()
+	w.start() // it is known from before
+	w.mustSay(w.run("status"), exitOK, "Verified   ")
+	w.mustBeClear()
+}
+
+func TestLatestIsTheNewestWhereNoneIsClean(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.mustSay(w.run("verify", "--latest"), exitRefused, "there is no snapshot")
+	w.take("--level", "none")
+	_, second := w.take("--level", "none")
+	_, v := w.verify("--latest")
+	if v.CID != second.Disks[0].SnapshotCID || !v.OK || w.snapshots()[1].Clean {
+		t.Errorf("got %+v", v)
+	}
+}
+
+func TestFullStateDirectoryKeepsNoDisk(t *testing.T) {
+	v := newVerifier(t)
+	v.end()
+	state := filepath.Join(v.dir, "state")
+	kept := filepath.Join(v.dir, "kept")
+	v.must(os.Rename(state, kept))
+	v.must(os.Mkdir(state, 0o700))
+	v.must(syscall.Mount("tmpfs", state, "tmpfs", 0, "size=2m"))
+	t.Cleanup(func() { v.end(); v.must(syscall.Unmount(state, 0)) })
+	v.must(exec.Command("cp", "-a", kept+"/.", state).Run())
+	v.start()
+	v.job("db", "head -c 4000000 /dev/zero >$dir/state/filler; exit 0")
+	v.mustSay(v.run("verify", v.cid), exitOK, "NOT REMOVED", "no space left")
+	v.mustSay(v.run("verify", v.cid), exitBusy, "verify "+v.cid)
+	v.must(os.Remove(filepath.Join(state, "filler")))
+	v.eventually("what was left is removed", func() bool { return !strings.Contains(v.run("status").out, v.cid) })
+	v.mustBeClear()
+	_ = exec.Command("sh", "-c", "head -c 4000000 /dev/zero >"+state+"/filler").Run()
+	v.mustSay(v.run("verify", v.cid), exitFailed, "cannot verify snapshot", "no space left")
+	v.must(os.Remove(filepath.Join(state, "filler")))
+	v.mustBeClear()
+	v.job("db", "exit 0")
+	v.mustSay(v.run("verify", v.cid), exitOK)
 }
