@@ -112,8 +112,8 @@ func (a *Agent) tellToDelete(ctx context.Context, cid string) (gone bool, err er
 	return false, err
 }
 
-// refuseUnended refuses to delete what a run took that has not ended: it records its
-// snapshots once more in the end.
+// refuseUnended refuses to delete or verify what a run took that has not ended: it records
+// its snapshots once more in the end.
 func (a *Agent) refuseUnended(id string) error {
 	a.mu.Lock()
 	run, ok := a.runs[id]

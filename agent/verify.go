@@ -65,6 +65,9 @@ func (a *Agent) beginVerification(cid string) (*verification, error) {
 		return nil, err
 	}
 	s, err := a.toVerify(cid)
+	if err == nil {
+		err = a.refuseUnended(s.RunID)
+	}
 	if err != nil {
 		return nil, err
 	}

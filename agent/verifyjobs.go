@@ -74,7 +74,7 @@ func (v *verification) enclosure(ctx context.Context, r fscheck.Result) (jobs.En
 // verdicts takes what scripts said apart from what kept them from saying anything.
 func verdicts(err error) (bad, unable error) {
 	all := []error{err}
-	if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as Run joins them
+	if several, ok := err.(interface{ Unwrap() []error }); ok { // as Run joins them
 		all = several.Unwrap()
 	}
 	for _, one := range all {

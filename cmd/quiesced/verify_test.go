@@ -200,7 +200,7 @@ func TestWhatKeepsASnapshotFromBeingVerifiedIsSaid(t *testing.T) {
 		{"one that answers a directory around it", `[ $method = attach_disk ] && answer '"` + w.dir + `"'`, exitFailed, "which is in use at"},
 		{"a disk that is too small", `[ $method = create_disk ] && request=$(printf %s "$request" | sed 's/\[32,/[31,/')`, exitFailed, "31"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name, func(*testing.T) {
 			w.bent(c.bend)
 			w.mustSay(w.run("verify", cid), c.code, "cannot verify snapshot", c.want)
 			w.bent("")
