@@ -223,8 +223,6 @@ func (a *Agent) recoverScratch() {
 	record, ok, err := a.Scratch.Get()
 	if err != nil {
 		a.Log.Error("cannot tell whether a verification has left a disk", "error", err)
-	}
-	if err != nil {
 		return
 	}
 	v := &verification{agent: a, record: record, since: record.Began}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/quiesced/quiesced/cpi"
+	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/failpoint"
 	"github.com/quiesced/quiesced/quiesce/fscheck"
 )
@@ -101,6 +103,7 @@ func (v *verification) look(ctx context.Context) (Verification, error) {
 	}
 	v.enter("checking")
 	found, err := v.check(ctx)
+	found.Time = time.Now()
 	return found, firstCause(ctx, err)
 }
 
@@ -188,15 +191,7 @@ func (v *verification) sizeNow() int64 {
 	if err != nil {
 		return 0
 	}
-	survey, err := v.agent.System.Survey()
-	if err != nil {
-		return 0
-	}
-	on, err := survey.Filesystems(disks)
-	if err != nil {
-		return 0
-	}
-	return on.Sizes[v.snapshot.DiskCID]
+	return v.filesystems(disks).Sizes[v.snapshot.DiskCID]
 }
 
 // deviceTime is how long a disk may take to appear once it is attached.
@@ -271,9 +266,11 @@ func (v *verification) refuseUsed(path string, before map[string]string) error {
 // mountAt is the mount of one of the instance's disks that a directory is, or has within it.
 func (v *verification) mountAt(dir string) (string, bool) {
 	info, err := os.Stat(dir)
-	for _, at := range v.hidden() {
-		mount, mountErr := os.Stat(at)
-		if err == nil && mountErr == nil && os.SameFile(info, mount) || within(at, dir) {
+	if err != nil || !info.IsDir() {
+		return "", false
+	}
+	for _, at := range v.mounts() {
+		if mount, err := os.Stat(at); err == nil && os.SameFile(info, mount) || within(at, dir) {
 			return at, true
 		}
 	}
@@ -286,8 +283,9 @@ func within(path, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// hidden are the mounts of the instance's disks.
-func (v *verification) hidden() []string {
+// mounts are those of the instance's disks: the configured ones, and those that are there
+// beside them, as of a disk that is known by its device.
+func (v *verification) mounts() []string {
 	disks, err := v.agent.Settings.attached()
 	if err != nil {
 		return nil
@@ -296,7 +294,26 @@ func (v *verification) hidden() []string {
 	for _, d := range disks {
 		all = append(all, d.Mounts...)
 	}
-	return all
+	for _, f := range v.filesystems(disks).Filesystems {
+		if !f.Root {
+			all = append(all, f.Mounts...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// filesystems are what is on disks, nothing where that cannot be told.
+func (v *verification) filesystems(disks []quiesce.Disk) *quiesce.Contents {
+	survey, err := v.agent.System.Survey()
+	if err != nil {
+		return &quiesce.Contents{}
+	}
+	on, err := survey.Filesystems(disks)
+	if err != nil {
+		return &quiesce.Contents{}
+	}
+	return on
 }
 
 // check checks the filesystem, and has the jobs look at it where it is whole.
@@ -305,13 +322,13 @@ func (v *verification) check(ctx context.Context) (Verification, error) {
 	if errors.Is(err, fscheck.ErrEmpty) {
 		err = fmt.Errorf("%w: this CPI may not make disks from snapshots", err)
 	}
-	found := Verification{Time: time.Now(), OK: r.OK, How: r.Tool, Result: "the filesystem is whole"}
+	found := Verification{OK: r.OK, How: r.Tool, Result: "the filesystem is whole"}
 	if err != nil {
 		return found, err
 	}
 	failpoint.Hit("scratch-checked")
 	if !r.OK {
-		found.Result = "the filesystem is damaged: " + r.Output
+		found.Result = "the filesystem is damaged: " + bounded(r.Output)
 		return found, nil
 	}
 	return v.askJobs(ctx, r, found)

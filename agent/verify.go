@@ -38,6 +38,9 @@ func (a *Agent) Verify(ctx context.Context, cid string) (Verified, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(a.lifetime, func() { cancel(ErrStopping) })()
 	v.setCancel(cancel)
+	if _, yielded := a.yielded(); yielded { // since it began
+		cancel(ErrYielded)
+	}
 	found, err := v.look(ctx)
 	if err == nil {
 		err = v.conclude(ctx, found)

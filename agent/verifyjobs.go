@@ -50,8 +50,8 @@ func jobOf(s jobs.Script) string {
 // enclosure is where the scripts run: they alone see the copy, and do not see what it is a
 // copy of.
 func (v *verification) enclosure(ctx context.Context, r fscheck.Result) (jobs.Enclosure, error) {
-	dir := filepath.Join(v.agent.Freezer.Dir, "verified")
-	for _, at := range v.hidden() {
+	dir, hidden := filepath.Join(v.agent.Freezer.Dir, "verified"), v.mounts()
+	for _, at := range hidden {
 		if within(dir, at) {
 			return jobs.Enclosure{}, refuse("", "the copy would be mounted at %q, which lies on %q", dir, at)
 		}
@@ -62,7 +62,7 @@ func (v *verification) enclosure(ctx context.Context, r fscheck.Result) (jobs.En
 	if err := r.Mountable(ctx); err != nil {
 		return jobs.Enclosure{}, err
 	}
-	return jobs.Enclosure{Command: r.Beside(dir, v.hidden()), Env: []string{
+	return jobs.Enclosure{Command: r.Beside(dir, hidden), Env: []string{
 		"QUIESCED_MOUNT=" + dir,
 		"QUIESCED_SNAPSHOT_CID=" + v.snapshot.CID,
 		"QUIESCED_DISK_CID=" + v.snapshot.DiskCID,

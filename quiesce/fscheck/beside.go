@@ -9,13 +9,13 @@ import (
 
 // enclose has what follows its arguments see a filesystem mounted, and others not. It
 // runs in a mount namespace of its own.
-const enclose = `while [ "$1" != -- ]; do
+const enclose = `mount -n -t "$1" -o "$2" "$3" "$4" || exit 125
+shift 4
+while [ "$1" != -- ]; do
   umount -l "$1" 2>/dev/null || ! mountpoint -q "$1" || { echo "cannot hide $1" >&2; exit 125; }
   shift
 done
 shift
-mount -n -t "$1" -o "$2" "$3" "$4" || exit 125
-shift 4
 exec "$@"`
 
 const unshare = "unshare"
@@ -27,12 +27,12 @@ func namespace() []string { return []string{"--mount", "--propagation", "slave",
 
 // Beside is a command that runs the one that follows it with the checked filesystem mounted
 // read-only at a directory. Nobody else sees that mount, and it goes with the last
-// process that does. Mounts that are to be hidden are not there for them: an absolute
-// link in the copy must not lead to what it is a copy of.
+// process that does. Mounts that are to be hidden, none of which the directory may lie on,
+// are not there for them: an absolute link in the copy must not lead to what it is a copy of.
 func (r Result) Beside(dir string, hidden []string) []string {
 	fstype, options := r.mount()
-	command := slices.Concat([]string{"/usr/bin/" + unshare}, namespace(), []string{"sh", "-c", enclose, "sh"}, hidden)
-	return append(command, "--", fstype, options, r.Device, dir)
+	mount := []string{"sh", "-c", enclose, "sh", fstype, options, r.Device, dir}
+	return slices.Concat([]string{"/usr/bin/" + unshare}, namespace(), mount, hidden, []string{"--"})
 }
 
 // mount is how the filesystem is mounted read-only beside the one that it is a copy of.
