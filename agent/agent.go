@@ -50,6 +50,7 @@ type Agent struct {
 	slot  chan struct{} // holds one token while work holds the VM
 	jobs  sync.WaitGroup
 	again chan struct{} // one token has it tried again at once to set jobs going
+	apply chan struct{} // one token has retention applied
 
 	admit sync.Mutex // held while a request is matched with the runs there are
 	edit  sync.Mutex // held while records and snapshots are written, or read, changed and written
@@ -68,6 +69,7 @@ type Agent struct {
 	left      *Held              // guarded by mu: of the jobs what could not be set going, nil for nothing
 	unread    error              // guarded by mu: records of freezes that could not be made good nor understood
 	turned    time.Time          // guarded by mu: when the loop of a frozen window last turned, zero outside one
+	retired   RetentionCounts    // guarded by mu
 	lingering *lingering         // guarded by mu: the hold that waits for the director's next call, nil for none
 	inUse     map[string]*holder // guarded by mu: snapshots, by CID, with which something is done
 	lastGood  time.Time          // guarded by mu: when a snapshot was last found good, of those that are known
@@ -86,6 +88,7 @@ func New(p Parts) *Agent {
 		slot:      make(chan struct{}, 1),
 		runs:      map[string]*Run{},
 		again:     make(chan struct{}, 1),
+		apply:     make(chan struct{}, 1),
 		inUse:     map[string]*holder{},
 		catalogue: newCatalogue(nil),
 	}

@@ -53,3 +53,6 @@ func Hold(r Request) (run *Run, tell func(HoldEnd)) {
 	run = newRun(context.Background(), r)
 	return run, run.hold.tell
 }
+
+// Use has a snapshot for other work.
+func (a *Agent) Use(cid, work string) (free func(), err error) { return a.use(cid, work) }

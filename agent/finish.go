@@ -52,6 +52,7 @@ func (p *performer) saveReport(report Report) bool {
 func (p *performer) publish(report Report) {
 	p.agent.Observer.RunEnded(report)
 	p.run.end(report)
+	p.agent.retainAfter(p.run, report)
 	p.agent.Log.Info("run ended", "run", report.ID, "outcome", report.Outcome, "clean", report.Clean, "error", report.Error)
 }
 

@@ -14,7 +14,7 @@ const turnEvery = time.Second
 const hungAfter = 5 * time.Second
 
 // Run is the daemon's run loop, until ctx ends: it tells Turned that it turns,
-// and has what could not be thawed, recorded or deleted tried again. It turns whatever a
+// has what could not be thawed, recorded or deleted tried again, and retention applied. It turns whatever a
 // CPI, a disk or a thaw takes, and stands still where the agent hangs: where its
 // state is never unlocked any more, or the loop that beats for the guard stands.
 func (a *Agent) Run(ctx context.Context) {
@@ -23,6 +23,7 @@ func (a *Agent) Run(ctx context.Context) {
 	retries.Go(func() { a.retryOn(ctx) })
 	retries.Go(func() { a.retryHeldOn(ctx) })
 	retries.Go(func() { a.redeleteOn(ctx) })
+	retries.Go(func() { a.retainOn(ctx) })
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
 	for {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quiesced/quiesced/agent/retention"
 	"github.com/quiesced/quiesced/quiesce"
 	"github.com/quiesced/quiesced/quiesce/jobs"
 )
@@ -40,6 +41,7 @@ type Settings struct {
 	AllowDegrade bool
 	Budgets      Budgets
 	StateDir     string
+	Keep         retention.Policies // which snapshots stay
 
 	// ReleaseOnStderr matches a line of the CPI's stderr that says that the point
 	// in time is fixed; {disk_cid} in it stands for the disk's CID. Empty for none.

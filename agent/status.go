@@ -18,6 +18,7 @@ type Status struct {
 	Doing        map[string]string // what the run does to each job and service, or did last
 	NotGoing     []string          // of the jobs what could not be set going
 	Scheduled    []Scheduled
+	Retention    *RetentionCounts    // nil where no policy is configured
 	Verification *VerificationStatus // under way, or whose disk is not removed yet; nil for none
 	LastVerified time.Time           // when a snapshot was last found good, zero for never
 
@@ -40,6 +41,10 @@ func (a *Agent) Status() (Status, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Last, s.Restored, s.Redeletes, s.LastVerified = a.last, a.restored, a.redeletes, a.lastGood
+	if !a.Settings.Keep.Empty() {
+		counts := a.retired
+		s.Retention = &counts
+	}
 	return s, nil
 }
 

@@ -46,6 +46,9 @@ const (
 	Missed        = "quiesced_schedule_missed_total"
 	Skipped       = "quiesced_schedule_skipped_total"
 	Restores      = "quiesced_restores_total"
+	Retired       = "quiesced_retention_deleted_total"
+	NotRetired    = "quiesced_retention_failed_total"
+	LastRetention = "quiesced_retention_last_timestamp_seconds"
 )
 
 // Metrics implements agent.Observer and holds the registry.

@@ -93,7 +93,7 @@ func filled(t testing.TB) *metrics.Metrics {
 		status: agent.Status{Redeletes: agent.Redeletes{Tried: 3, Failed: 1}, Enabled: true, Work: "run clean", Stuck: []string{"/store"}, LastVerified: at(180), Verification: &agent.VerificationStatus{Left: "in use"}, Scheduled: []agent.Scheduled{
 			{Trigger: agent.TriggerScheduled, Next: at(86400), Last: at(0), Missed: 2, Skipped: 1},
 			{Trigger: agent.TriggerSelf},
-		}},
+		}, Retention: &agent.RetentionCounts{Deleted: 12, Failed: 1, Last: at(60)}},
 		snapshots: []agent.Snapshot{
 			{CID: "snap-1", State: agent.SnapshotKnown, Clean: true},
 			{CID: "snap-2", State: agent.SnapshotDeleting},

@@ -56,6 +56,9 @@ var (
 	skippedDesc    = prometheus.NewDesc(Skipped, "Scheduled runs that did not begin since other work had the VM.", []string{"trigger"}, nil)
 	verifiedDesc   = prometheus.NewDesc(LastVerified, "When a snapshot was last found good, of those in the catalogue, 0 for never.", nil, nil)
 	scratchDesc    = prometheus.NewDesc(ScratchLeft, "Disks made for verifications that could not be removed yet.", nil, nil)
+	retiredDesc    = prometheus.NewDesc(Retired, "Snapshots that retention deleted.", nil, nil)
+	notRetiredDesc = prometheus.NewDesc(NotRetired, "Deletions by retention that failed; they are tried again.", nil, nil)
+	retentionDesc  = prometheus.NewDesc(LastRetention, "When retention was last applied to its end, 0 for not since the daemon began.", nil, nil)
 	enabledDesc    = prometheus.NewDesc(Enabled, "1 if enable_snapshots is true.", nil, nil)
 )
 
@@ -63,7 +66,7 @@ var (
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		snapshotsDesc, unresolvedDesc, redeletedDesc, notDeletedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc,
-		nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc,
+		nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc, retiredDesc, notRetiredDesc, retentionDesc,
 	} {
 		ch <- d
 	}
@@ -88,6 +91,11 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		gauge(scratchDesc, number(status.Verification != nil && status.Verification.Left != ""))
 		count(redeletedDesc, status.Redeletes.Tried)
 		count(notDeletedDesc, status.Redeletes.Failed)
+		if r := status.Retention; r != nil {
+			count(retiredDesc, r.Deleted)
+			count(notRetiredDesc, r.Failed)
+			gauge(retentionDesc, instant(r.Last))
+		}
 		for _, one := range status.Scheduled {
 			trigger := string(one.Trigger)
 			gauge(nextDesc, instant(one.Next), trigger)

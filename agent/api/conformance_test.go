@@ -62,6 +62,8 @@ var conformance = []struct {
 	{"a deletion cannot be cancelled until it has ended", nil, testCancelDelete},
 	{"a snapshot that is gone is dropped", nil, testDeleteGone},
 	{"snapshots are deleted, a part or all of them", nil, testDeleteAll},
+	{"retention is planned and applied", aged, testRetention},
+	{"retention without a policy does nothing", nil, testRetentionOfNothing},
 	{"snapshots are selected and sorted", nil, testSelect},
 	{"a method that is not known", nil, testUnknownMethod},
 	{"requests that are refused", nil, testRefused},

@@ -73,6 +73,7 @@ func methods() map[string]method {
 		"verify_snapshot":  {0, false, RoleOperator, (*Handler).verifySnapshot},
 		"plan_restore":     {1, false, RoleOperator, (*Handler).planRestore},
 		"restore_snapshot": {1, false, RoleOperator, (*Handler).restoreSnapshot},
+		"apply_retention":  {0, false, RoleOperator, (*Handler).applyRetention},
 		"get_task":         {1, true, RoleHolder, (*Handler).getTask},
 		"cancel_task":      {1, true, RoleHolder, (*Handler).cancelTask},
 		"quiesce":          {1, true, RoleHolder, (*Handler).quiesce},
@@ -197,6 +198,14 @@ type Status struct {
 	Scheduled []Scheduled       `json:"schedules,omitempty"`
 	Verifying *Verifying        `json:"verification,omitempty"`
 	Verified  *time.Time        `json:"last_verified,omitempty"` // and found good
+	Retention *Retention        `json:"retention,omitempty"`     // none where nothing is configured
+}
+
+// Retention is what retention did since the daemon began.
+type Retention struct {
+	Deleted int        `json:"deleted"`
+	Failed  int        `json:"failed"`
+	Last    *time.Time `json:"last,omitempty"` // when all was deleted that went
 }
 
 // Scheduled is how a schedule of runs stands.
@@ -235,6 +244,9 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 			Trigger: string(one.Trigger), Cron: one.Cron, Next: instant(one.Next), Last: instant(one.Last),
 			Missed: one.Missed, Skipped: one.Skipped,
 		})
+	}
+	if r := s.Retention; r != nil {
+		w.Retention = &Retention{Deleted: r.Deleted, Failed: r.Failed, Last: instant(r.Last)}
 	}
 	if s.Last != nil {
 		last := wire.FromReport(*s.Last)

@@ -78,6 +78,9 @@ func (g *globals) checked(c *Config, vm *foundVM) error {
 		rows = append(rows, []string{f.Path, f.Type, strings.Join(f.Devices, ", "), strings.Join(f.Disks, ", ")})
 	}
 	m.Notes = append(m.Notes, on.Notes...)
+	if note := c.retentionNote(); note != "" {
+		m.Notes = append(m.Notes, note)
+	}
 	if g.json {
 		return g.document(m)
 	}

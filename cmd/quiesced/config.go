@@ -44,6 +44,7 @@ type Config struct {
 	SelfSnapshotSchedule string         `yaml:"self_snapshot_schedule"` // of the director's own VM, "" for none
 	Schedule             ScheduleConfig `yaml:"schedule"`
 	Verify               VerifyConfig   `yaml:"verify"`
+	Keep                 KeepConfig     `yaml:"keep"`
 }
 
 // InstanceConfig says who this VM is.
@@ -172,6 +173,7 @@ func (c *Config) check(d *document) {
 	}
 	c.checkSchedules(d)
 	c.Verify.check(d)
+	c.Keep.check(d)
 	c.checkRelease(d)
 	if _, err := agent.GonePattern(c.CPI.Gone, "x"); err != nil {
 		d.fail("cpi.gone", "%v", err)
@@ -300,6 +302,7 @@ func (c *Config) settings() agent.Settings {
 		AllowDegrade: c.AllowDegrade,
 		Budgets:      agent.Budgets(c.Budgets),
 		StateDir:     c.StateDir,
+		Keep:         c.Keep.policies(),
 
 		ReleaseOnStderr: c.CPI.ReleaseOnStderr,
 		GoneMessage:     c.CPI.Gone,

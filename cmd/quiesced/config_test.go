@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/quiesced/quiesced/agent/retention"
 )
 
 func TestEmptyConfigurationIsAllDefaults(t *testing.T) {
@@ -39,6 +41,20 @@ func TestGivenKeysReplaceDefaultsAndLeaveTheOthers(t *testing.T) {
 	}
 	if got.Budgets.Frozen != 5*time.Second || got.Budgets.Snapshot != 30*time.Minute {
 		t.Errorf("budgets are %v", got.Budgets)
+	}
+}
+
+func TestPoliciesAreThoseForAllAndThoseOfTriggers(t *testing.T) {
+	got, err := parseConfig("q.yml", []byte(`keep: {last: 3, yearly: 1, max_age: 90d, triggers: {manual: {}, scheduled: {hourly: 24, max_age: 36h}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := retention.Policies{
+		General: retention.Policy{Last: 3, Yearly: 1, MaxAge: 90 * 24 * time.Hour},
+		Own:     map[string]retention.Policy{"manual": {}, "scheduled": {Hourly: 24, MaxAge: 36 * time.Hour}},
+	}
+	if diff := cmp.Diff(want, got.settings().Keep); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
@@ -102,6 +118,16 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"schedule that is none", "snapshot_schedule: 0 0 7 * *  * * UTC\n", `q.yml:1: snapshot_schedule: `},
 		{"schedule of an hour that is none", "enable_snapshots: false\nself_snapshot_schedule: 0 25 * * *\n", `q.yml:2: self_snapshot_schedule: `},
 		{"splay that is negative", "schedule: {splay: -1m}\n", `q.yml:1: schedule.splay: -1m0s is negative`},
+		{"count that is negative", "keep: {daily: -1}\n", `q.yml:1: keep.daily: -1 is negative`},
+		{"age that is no time", "keep: {max_age: 90}\n", `q.yml:1: keep.max_age: wants a time such as 30s or 10m, has "90" (int)`},
+		{"age that is negative", "keep: {last: 1, max_age: -1h}\n", `q.yml:1: keep.max_age: -1h0m0s is negative`},
+		{"unknown count", "keep: {dayly: 1}\n", `q.yml:1: keep.dayly: unknown key`},
+		{"unknown count of a trigger", "keep:\n  triggers:\n    manual: {schedule: x}\n", `q.yml:3: keep.triggers.manual.schedule: unknown key`},
+		{"age of a trigger that is negative", "keep: {triggers: {self: {max_age: -1h}}}\n", `q.yml:1: keep.triggers.self.max_age: -1h0m0s is negative`},
+		{"policy of an unknown trigger", "keep: {triggers: {hourly: {last: 1}}}\n", `q.yml:1: keep.triggers.hourly: unknown trigger "hourly" (one of`},
+		{"policy of holds", "keep: {triggers: {director: {last: 1}}}\n", `q.yml:1: keep.triggers.director: what is taken in holds is never deleted`},
+		{"retention by a schedule that is none", "keep: {last: 1, schedule: 0 25 * * *}\n", `q.yml:1: keep.schedule: `},
+		{"retention by a schedule, of nothing", "keep: {triggers: {manual: {}}, schedule: 0 3 * * *}\n", `q.yml:1: keep.schedule: needs a count or an age beside it`},
 		{"unknown log level", "log: {level: loud}\n", `q.yml:1: log.level: unknown level "loud" (one of debug, info, warn, error)`},
 	}
 	for _, test := range tests {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (d *document) value(n *yaml.Node, v reflect.Value, key string) {
 		d.duration(n, v, key)
 	case v.Kind() == reflect.Struct:
 		d.object(n, v, key)
-	case v.Kind() == reflect.Map && v.Type().Elem().Kind() == reflect.String:
+	case v.Kind() == reflect.Map && v.Type().Elem().Kind() != reflect.Interface:
 		d.table(n, v, key)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, key)
@@ -115,6 +116,9 @@ func (d *document) object(n *yaml.Node, v reflect.Value, key string) {
 }
 
 func (d *document) table(n *yaml.Node, v reflect.Value, key string) {
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
 	d.pairs(n, key, func(name, full string, value *yaml.Node) {
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.value(value, element, full)
@@ -152,12 +156,22 @@ func (d *document) free(n *yaml.Node, v reflect.Value, key string) {
 }
 
 func (d *document) duration(n *yaml.Node, v reflect.Value, key string) {
-	took, err := time.ParseDuration(n.Value)
+	took, err := parseTime(n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil {
 		d.fail(key, "wants a time such as 30s or 10m, has %s", describe(n))
 		return
 	}
 	v.SetInt(int64(took))
+}
+
+// parseTime reads a time such as 10m, or a number of days of 24 hours: 90d.
+func parseTime(text string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	return time.Duration(n) * 24 * time.Hour, err
 }
 
 // wants names the types of scalars, by kind, and the YAML tag of each.

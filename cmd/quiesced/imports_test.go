@@ -35,7 +35,7 @@ var allowedImports = map[string][]string{
 	"quiesce/netclass":            {},
 	"quiesce/systemd":             {"quiesce/jobs", "quiesce/jobs/processes"},
 	"quiesce/systemd/systemdtest": {},
-	"agent":                       {"quiesce", "quiesce/fscheck", "quiesce/remount", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "quiesce/jobs/processes", "cpi"},
+	"agent":                       {"agent/retention", "quiesce", "quiesce/fscheck", "quiesce/remount", "quiesce/guard", "quiesce/failpoint", "quiesce/jobs", "quiesce/jobs/processes", "cpi"},
 	"agent/faults":                {},
 	"agent/schedule":              {},
 	"agent/retention":             {},

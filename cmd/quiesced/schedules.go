@@ -124,3 +124,32 @@ func keepTime(ctx context.Context, k *agent.Timekeeper, a *agent.Agent) error {
 type wakes struct{ keeper *agent.Timekeeper }
 
 func (w wakes) Next(now time.Time) time.Time { return w.keeper.Next(now) }
+
+// atTimes calls do at each time of a schedule, later by this instance's part of the
+// splay, until ctx ends.
+func (c *Config) atTimes(ctx context.Context, text string, do func()) error {
+	times, err := schedule.Parse(text)
+	if err != nil {
+		return err
+	}
+	runner := cron.New(cron.WithLocation(time.UTC))
+	runner.Schedule(delayed{times, c.delay()}, cron.FuncJob(do))
+	runner.Start()
+	<-ctx.Done()
+	<-runner.Stop().Done()
+	return nil
+}
+
+// delayed is a schedule of which everything comes later.
+type delayed struct {
+	times agent.Times
+	by    time.Duration
+}
+
+func (d delayed) Next(now time.Time) time.Time {
+	next := d.times.Next(now.Add(-d.by))
+	if next.IsZero() {
+		return next
+	}
+	return next.Add(d.by)
+}

@@ -130,6 +130,9 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	if c.Verify.Schedule != "" {
 		tasks = append(tasks, task{"verifications", func(ctx context.Context) error { return c.keepVerifying(ctx, a, log) }})
 	}
+	if c.Keep.Schedule != "" {
+		tasks = append(tasks, task{"retention", func(ctx context.Context) error { return c.keepRetaining(ctx, a) }})
+	}
 	if c.joinsBus(log) {
 		tasks = append(tasks, task{"bus", natsapi.NewServer(handler, c.bus(dial), alerts, log).Serve})
 	}

@@ -101,6 +101,9 @@ func (g *globals) printStatus(s api.Status) {
 			g.printf("NOT REMOVED: disk %s, made to verify %s: %s\n", v.Disk, v.CID, v.Left)
 		}
 	}
+	if r := s.Retention; r != nil {
+		g.printf("Retention  %s\n", retentionLine(*r))
+	}
 	for _, what := range s.NotGoing {
 		g.printf("NOT GOING AGAIN: %s\n", what)
 	}
@@ -123,6 +126,14 @@ func scheduleLine(s api.Scheduled) string {
 	}
 	if s.Missed+s.Skipped > 0 {
 		line += fmt.Sprintf(", %d missed and %d skipped", s.Missed, s.Skipped)
+	}
+	return line
+}
+
+func retentionLine(r api.Retention) string {
+	line := fmt.Sprintf("%d deleted, %d failed", r.Deleted, r.Failed)
+	if r.Last != nil {
+		line += ", last applied " + timestamp(*r.Last)
 	}
 	return line
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
-	"github.com/robfig/cron/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/quiesced/quiesced/agent"
@@ -31,35 +29,12 @@ func (v VerifyConfig) check(d *document) {
 // keepVerifying verifies the newest clean snapshot by the schedule until ctx ends. Times that
 // are missed need no making up for: the next finds the same snapshot, or a newer one.
 func (c *Config) keepVerifying(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
-	times, err := schedule.Parse(c.Verify.Schedule)
-	if err != nil {
-		return err
-	}
-	runner := cron.New(cron.WithLocation(time.UTC))
-	runner.Schedule(delayed{times, c.delay()}, cron.FuncJob(func() {
+	return c.atTimes(ctx, c.Verify.Schedule, func() {
 		_, err := a.Verify(ctx, "")
 		if errors.As(err, new(*agent.BusyError)) || errors.As(err, new(*agent.RefusedError)) {
 			log.Warn("a scheduled verification did not begin", "error", err)
 		}
-	}))
-	runner.Start()
-	<-ctx.Done()
-	<-runner.Stop().Done()
-	return nil
-}
-
-// delayed is a schedule of which everything comes later.
-type delayed struct {
-	times agent.Times
-	by    time.Duration
-}
-
-func (d delayed) Next(now time.Time) time.Time {
-	next := d.times.Next(now.Add(-d.by))
-	if next.IsZero() {
-		return next
-	}
-	return next.Add(d.by)
+	})
 }
 
 func verifyVerb(g *globals) *cobra.Command {
