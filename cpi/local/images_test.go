@@ -24,6 +24,7 @@ func TestImages(t *testing.T) {
 		"what is no image is no disk":                              testNoImage,
 		"the method is noted":                                      testNotes,
 		"a disk is not made smaller than its snapshot":             testSmaller,
+		"a loop device of a call that was killed is answered":      testAttachKilled,
 		"an operator's loop device is answered":                    testOperatorsLoop,
 		"a loop device that is not the whole image is refused":     testPartialLoop,
 		"an image elsewhere is swapped where it lies":              testSwapLink,
@@ -100,6 +101,21 @@ func testSmaller(t *testing.T, p *place) {
 	_, err := p.CreateDisk(9, fromSnapshot(snapshot), "")
 	wantError(t, err, cpi.CpiError, "it must have 10 MiB at least")
 	must(p.CreateDisk(10, fromSnapshot(snapshot), ""))(t)
+}
+
+func testAttachKilled(t *testing.T, p *place) {
+	disk := must(p.CreateDisk(8, nil, ""))(t)
+	p.killed(kill{"write", 1}, "attach_disk", `["vm","`+disk+`"]`) // when it answers
+	devices := func() string {
+		return strings.TrimSpace(string(must(exec.Command("losetup", "-n", "-O", "NAME", "-j", p.data("disks", disk)).Output())(t)))
+	}
+	left := devices()
+	if at := must(p.AttachDisk(disk))(t); at != left || devices() != left {
+		t.Errorf("attached as %q, there were %q and are %q", at, left, devices())
+	}
+	if err := p.DetachDisk(disk); err != nil || devices() != "" {
+		t.Errorf("%v, left is %q", err, devices())
+	}
 }
 
 func testOperatorsLoop(t *testing.T, p *place) {
