@@ -129,6 +129,9 @@ func (a *Agent) retryHeld() bool {
 // says how the run ended.
 func (a *Agent) resumeHeld(run *Run, h Held) error {
 	g := &going{agent: a, held: h, run: run, save: a.updateHeld, limit: retryLimit}
+	if h.Disk != nil { // what does not run in time is taken for a disk that is no good
+		g.limit = 0
+	}
 	g.note = func(text string) { a.Log.Warn(text, "run", h.Run) }
 	failed, notResumed := g.undo(a.lifetime)
 	if h.Disk != nil && g.held.Disk == nil {

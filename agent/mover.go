@@ -93,6 +93,9 @@ func (m *mover) detach(ctx context.Context, cid string) error {
 	return nil
 }
 
+// errNotExchanged is why a CPI is not believed.
+var errNotExchanged = errors.New("the CPI says that it has exchanged the disks, and it has not")
+
 // swap exchanges the two disks, neither of which is attached. What came of it, the disks
 // tell.
 func (m *mover) swap(ctx context.Context) error {
@@ -120,17 +123,8 @@ func (m *mover) awaitCall(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot wait for the CPI: %w", err)
 	}
-	limit := time.NewTimer(m.agent.Settings.Budgets.Snapshot)
-	defer limit.Stop()
-	select {
-	case <-left.Done():
-	case <-limit.C:
-		left.Kill(killGrace)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if m.disk.New != "" || m.disk.Mounts != nil {
-		return nil
+	if err := m.awaitEnd(ctx, left); err != nil || m.disk.New != "" || m.disk.Mounts != nil {
+		return err
 	}
 	answer, err := left.Wait(ctx)
 	var cid string
@@ -138,6 +132,25 @@ func (m *mover) awaitCall(ctx context.Context) error {
 		return nil // then it made none
 	}
 	return m.set(func(d *HeldDisk) { d.New = cid })
+}
+
+// awaitEnd waits for a call's end, which is most likely long ago.
+func (m *mover) awaitEnd(ctx context.Context, call *cpi.Call) error {
+	if isClosed(call.Done()) {
+		return nil
+	}
+	limit := time.NewTimer(m.agent.Settings.Budgets.Snapshot)
+	defer limit.Stop()
+	select {
+	case <-call.Done():
+	case <-limit.C:
+		call.Kill(killGrace)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-m.agent.lifetime.Done():
+		return ErrStopping
+	}
+	return nil
 }
 
 // side asks which of the two disks is in the place of the persistent one. It leaves the
@@ -150,23 +163,29 @@ func (m *mover) side(ctx context.Context) (DiskSide, error) {
 	if err != nil {
 		return "", err
 	}
-	exchanged, err := m.disk.Between.IsOne(path)
-	if detached := m.detach(ctx, m.disk.New); detached != nil {
-		return "", errors.Join(err, detached)
+	exchanged, odd := m.disk.Between.IsOne(path)
+	if err := m.detach(ctx, m.disk.New); err != nil {
+		return "", errors.Join(odd, err)
 	}
-	if err != nil { // it was damaged, or somebody used it: the other one tells, too
-		if path, err = m.attach(ctx, m.disk.Disk); err == nil {
-			exchanged, err = m.disk.Between.IsOne(path)
-			exchanged = !exchanged
+	if odd != nil { // it is the restored one, which was mounted before it was put back
+		if exchanged, err = m.sideByDisk(ctx); err != nil {
+			return "", errors.Join(odd, err)
 		}
-	}
-	if err != nil {
-		return "", err
 	}
 	if exchanged {
 		return SideRestored, nil
 	}
 	return SideBefore, nil
+}
+
+// sideByDisk asks the persistent disk.
+func (m *mover) sideByDisk(ctx context.Context) (exchanged bool, err error) {
+	path, err := m.attach(ctx, m.disk.Disk)
+	if err != nil {
+		return false, err
+	}
+	asBefore, err := m.disk.Between.IsOne(path)
+	return !asBefore, err
 }
 
 // takeOut unmounts the persistent disk, if it is mounted, and detaches it.
@@ -218,18 +237,22 @@ func (m *mover) settle(ctx context.Context) error {
 	if err := m.awaitCall(ctx); err != nil {
 		return err
 	}
-	for {
+	for swapped := false; ; {
 		side, err := m.side(ctx)
 		if err != nil {
 			return err
 		}
 		if side == SideRestored && m.disk.Back {
+			if swapped {
+				return errNotExchanged
+			}
 			if err := m.takeOut(ctx); err != nil {
 				return err
 			}
 			if err := m.swap(ctx); err != nil {
 				return err
 			}
+			swapped = true
 			continue
 		}
 		err = m.putIn(ctx)

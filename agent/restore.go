@@ -182,11 +182,13 @@ func (p *performer) restoreReport(err, resumed error) Report {
 		report.Restore.Steps = attachSteps(p.agent.Settings.Instance, d.New)
 	}
 	done := d.Side == SideRestored || d.Side == SideApart
-	if done && resumed == nil {
-		report.Outcome, report.Error = OutcomeSucceeded, ""
-		if err != nil {
-			report.Notes = append(report.Notes, err.Error())
-		}
+	switch {
+	case resumed != nil:
+	case done && err != nil: // it was gone on with all the same
+		report.Notes = append(report.Notes, err.Error())
+		report.Outcome, report.Error = p.outcome(nil, nil)
+	case !done && report.Outcome == OutcomeSucceeded:
+		report.Outcome, report.Error = OutcomeFailed, errNotExchanged.Error()
 	}
 	return report
 }

@@ -102,52 +102,56 @@ func (a *Agent) checkRestoring(ctx context.Context, p *RestorePlan, _ RestoreReq
 	if err != nil {
 		return &RefusedError{Err: err}
 	}
-	f, err := alone(on)
-	if err != nil {
-		return refuse("", "cannot restore disk %q: %w", p.Disk.CID, err)
+	at := slices.IndexFunc(on.Filesystems, func(f quiesce.Filesystem) bool { return f.Configured })
+	if at < 0 {
+		return refuse("", "cannot restore disk %q: nothing of it is mounted where disks[].mounts says", p.Disk.CID)
 	}
-	if err := survey.Independent(on.Filesystems, a.Settings.Depends); err != nil {
+	f := on.Filesystems[at]
+	disk, err := remount.Of(f.Path)
+	if err != nil {
+		return &RefusedError{Err: err}
+	}
+	if !disk.IsDirectory() { // which has others beside it
+		err = errors.Join(alone(on), survey.Independent(on.Filesystems, a.Settings.Depends))
+	}
+	if err != nil {
 		return refuse("", "cannot restore disk %q: %w", p.Disk.CID, err)
 	}
 	if p.SizeMiB, err = sizeMiB(p.Snapshot, f); err != nil {
 		return err
 	}
-	disk, err := remount.Of(f.Path)
-	if err != nil {
-		return &RefusedError{Err: err}
-	}
-	p.Filesystems, p.Point, p.Mounts = on.Filesystems, f.Path, remount.Points(disk.Mounts)
+	p.Filesystems, p.Point, p.Mounts = []quiesce.Filesystem{f}, f.Path, remount.Points(disk.Mounts)
 	if err := a.CPI.SwapDisks(ctx, "", ""); cpi.CannotDo(err) { // asked of no disk, it does nothing
 		return refuse("", "the CPI cannot put one disk in the place of another (swap_disks): %w", err)
 	}
 	return nil
 }
 
-// alone is the one filesystem of a disk, which has nothing else: no partitions, no
-// volumes, no swap, no images in use, and which is not the machine's own.
-func alone(on *quiesce.Contents) (quiesce.Filesystem, error) {
+// alone says what a disk has beside one filesystem of its own, nil for nothing: no
+// partitions, no volumes, no swap, no images in use.
+func alone(on *quiesce.Contents) error {
 	if len(on.Filesystems) != 1 {
 		var all []string
 		for _, f := range on.Filesystems {
 			all = append(all, f.Path)
 		}
-		return quiesce.Filesystem{}, fmt.Errorf("it has not one filesystem, but %s", strings.Join(append(all, on.Notes...), ", "))
+		return fmt.Errorf("it has not one filesystem, but %s", strings.Join(append(all, on.Notes...), ", "))
 	}
 	f := on.Filesystems[0]
 	switch {
 	case len(on.Notes) > 0:
-		return f, errors.New(strings.Join(on.Notes, "; "))
+		return errors.New(strings.Join(on.Notes, "; "))
 	case f.Root:
-		return f, errors.New("it is the root filesystem")
+		return errors.New("it is the root filesystem")
 	case f.Type == "btrfs":
-		return f, remount.ErrSameID
+		return remount.ErrSameID
 	case len(f.Devices) != 1:
-		return f, fmt.Errorf("its filesystem has the devices %s", strings.Join(f.Devices, ", "))
+		return fmt.Errorf("its filesystem has the devices %s", strings.Join(f.Devices, ", "))
 	}
 	if part := remount.PartOf(f.Devices[0]); part != "" {
-		return f, errors.New(part)
+		return errors.New(part)
 	}
-	return f, nil
+	return nil
 }
 
 // sizeMiB is how large the new disk is to be: as the disk was that was snapshotted or, if

@@ -49,7 +49,7 @@ log: {level: debug}
 `
 
 // restoreCPI is local-cpi with failpoints: before it is told of a call, and after it has
-// done it. A file fail.METHOD has it fail once.
+// done it. A file fail.METHOD has it fail once, and lie.METHOD say that it has done what it has not.
 const restoreCPI = `#!/bin/sh
 dir=%[1]s
 hit() {
@@ -66,6 +66,10 @@ if mv $dir/fail.$method $dir/failed 2>/dev/null; then
 	exit
 fi
 hit $method-told
+if mv $dir/lie.$method $dir/lied 2>/dev/null; then
+	echo '{"result":null,"error":null,"log":""}'
+	exit
+fi
 answer=$(printf %%s "$request" | %[2]s)
 hit $method-done
 printf '%%s\n' "$answer"
@@ -151,7 +155,7 @@ func (b *restoreBed) make() error {
 	err := errors.Join(
 		os.WriteFile(image, nil, 0o600), os.Truncate(image, 16<<20), loopfs.Format(image, "ext4"),
 		loopfs.Mount(image, b.store, "nosuid", "noatime"),
-		os.WriteFile(b.path("cpi"), fmt.Appendf(nil, restoreCPI, b.dir, filepath.Join(binaries, "local-cpi")), 0o700),
+		executable(b.path("cpi"), fmt.Sprintf(restoreCPI, b.dir, filepath.Join(binaries, "local-cpi"))),
 		os.Symlink("/bin/sleep", b.path("service")))
 	if err != nil {
 		return err

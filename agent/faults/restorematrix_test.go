@@ -9,13 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/quiesced/quiesced/agent"
-	"github.com/quiesced/quiesced/agent/api"
 	"github.com/quiesced/quiesced/agent/wire"
+	"github.com/quiesced/quiesced/quiesce/loopfs"
 )
 
 // Boundaries of a restore, in its order. Up to the exchange of the disks a daemon that
@@ -39,6 +37,7 @@ const (
 )
 
 func TestMatrixOfRestores(t *testing.T) {
+	t.Parallel()
 	pool := newRestoreBeds(t)
 	sure := []string{"made", "stopped", "unmounted", "before-swap", "swap_disks-told", "swapped", "mounted", "start-unrecorded", "disk-settled"}
 	for side, points := range map[string][]string{before: beforeSwap, restored: afterSwap} {
@@ -54,6 +53,7 @@ func TestMatrixOfRestores(t *testing.T) {
 // TestMatrixOfRestoreRecoveries has the daemon killed again while it makes good what the
 // one before it left.
 func TestMatrixOfRestoreRecoveries(t *testing.T) {
+	t.Parallel()
 	pool := newRestoreBeds(t)
 	for _, c := range []struct {
 		side, first string
@@ -147,14 +147,17 @@ func (b *restoreBed) check(t *testing.T, side string, report wire.Report) {
 func (b *restoreBed) checkOther(t *testing.T, side string, report wire.Report) {
 	t.Helper()
 	images, _ := filepath.Glob(filepath.Join(b.disks, "*.img"))
+	want := 2
 	if side == before {
-		if len(images) != 1 || report.Restore.Other != "" {
-			t.Errorf("disks are %q, the report has %+v", images, report.Restore)
-		}
-		return
+		want = 1
 	}
-	if got, err := b.other(report.Restore.Other); err != nil || got != b.version {
-		t.Errorf("THE DISK BEFORE HOLDS VERSION %d, want %d: %v", got, b.version, err)
+	if len(images) != want || side == before && report.Restore.Other != "" {
+		t.Errorf("disks are %q, the report has %+v", images, report.Restore)
+	}
+	if side == restored {
+		if got, err := b.other(report.Restore.Other); err != nil || got != b.version {
+			t.Errorf("THE DISK BEFORE HOLDS VERSION %d, want %d: %v", got, b.version, err)
+		}
 	}
 	for _, image := range images {
 		if name := filepath.Base(image); name != "disk-1.img" {
@@ -162,117 +165,67 @@ func (b *restoreBed) checkOther(t *testing.T, side string, report wire.Report) {
 			_ = os.Remove(strings.TrimSuffix(image, ".img") + ".json")
 		}
 	}
-	if len(images) != 2 {
-		t.Errorf("disks are %q", images)
-	}
 }
 
-// restoreFaults are what goes wrong without the daemon's end.
-var restoreFaults = []struct {
-	name    string
-	point   string // at which the test acts, "" for before the restore begins
-	act     func(b *restoreBed) error
-	side    string
-	outcome string
-	says    string
-}{
-	{"the CPI makes no disk", "", fails("create_disk"), before, "failed", "cannot make a disk from snapshot"},
-	{"the CPI attaches no disk", "", fails("attach_disk"), before, "failed", "cannot attach disk"},
-	{"the CPI does not detach the disk", "unmounted", fails("detach_disk"), before, "failed", `cannot detach disk "disk-1"`},
-	{"the CPI attaches neither disk after that", "unmounted", fails("attach_disk"), before, "failed", `cannot attach disk "disk-1"`},
-	{"the CPI does not exchange the disks", "before-swap", fails("swap_disks"), before, "failed", "cannot exchange disk"},
-	{"the snapshot is damaged", "made", damages("disk-*-*.img", 2), before, "failed", "is damaged (e2fsck)"},
-	{"the disk is in use", "before-unmount", (*restoreBed).use, before, "failed", "has its working directory there"},
-	{"the restored disk cannot be mounted", "swapped", damages("disk-1.img", 0), before, "failed", "the restored disk is no good, and the one before was put back"},
-	{"the service does not run on the restored data", "", (*restoreBed).refuse, before, "failed", "the restored disk is no good, and the one before was put back"},
-	{"somebody cancels it before the exchange", "unmounted", (*restoreBed).cancel, before, "cancelled", "the run was cancelled"},
-	{"somebody cancels it after the exchange", "swapped", (*restoreBed).cancel, restored, "succeeded", ""},
-	{"the daemon is to end before the exchange", "stopped", (*restoreBed).terminate, before, "failed", "the daemon is stopping"},
-	{"the daemon is to end after the exchange", "swapped", (*restoreBed).terminate, restored, "succeeded", ""},
-}
-
-func fails(method string) func(*restoreBed) error {
-	return func(b *restoreBed) error { return os.WriteFile(b.path("fail."+method), nil, 0o600) }
-}
-
-// damages overwrites much of an image, from so many times 64 KiB on.
-func damages(pattern string, from int) func(*restoreBed) error {
-	return func(b *restoreBed) error {
-		images, _ := filepath.Glob(filepath.Join(b.disks, pattern))
-		if len(images) != 1 {
-			return fmt.Errorf("images are %q", images)
-		}
-		return exec.Command("dd", "if=/dev/urandom", "of="+images[0], "bs=64k", "count=20", "conv=notrunc", fmt.Sprintf("seek=%d", from)).Run()
-	}
-}
-
-// use has a process work in the disk for longer than it is waited for.
-func (b *restoreBed) use() error {
-	cmd := exec.Command("sleep", "7")
-	cmd.Dir = b.store
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	go func() { _ = cmd.Wait() }()
-	return nil
-}
-
-func (b *restoreBed) refuse() error {
-	return os.WriteFile(b.path(fmt.Sprintf("refuse.%d", b.version-1)), nil, 0o600)
-}
-
-// cancel returns when the daemon has been told, which answers when all is set going.
-func (b *restoreBed) cancel() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	_ = b.vm.client.Cancel(ctx, b.id)
-	return nil
-}
-
-func (b *restoreBed) terminate() error {
-	err := b.daemon.Process.Signal(syscall.SIGTERM)
-	b.letGo()
-	<-b.ended
-	return errors.Join(err, b.start())
-}
-
-func TestMatrixOfRestoreFaults(t *testing.T) {
+// TestMatrixOfRestoresAndReboots has the VM rebooted in the middle: what was in memory is gone, and
+// the disk was mounted by its CID, as fstab does, before the daemon is there, or was not.
+func TestMatrixOfRestoresAndReboots(t *testing.T) {
+	t.Parallel()
 	pool := newRestoreBeds(t)
-	for _, c := range restoreFaults {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range []struct {
+		point, side string
+		fstab       bool
+	}{
+		{"unmounted", before, true}, {"before-swap", before, false}, {"before-swap", before, true},
+		{"swapped", restored, false}, {"swapped", restored, true}, {"mounted", restored, true},
+	} {
+		t.Run(fmt.Sprintf("at %s, mounted by then: %v", c.point, c.fstab), func(t *testing.T) {
 			t.Parallel()
 			b := pool.borrow(t)
 			cid, err := b.snapshot()
+			if err == nil {
+				err = b.arm(c.point)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.point == "" {
-				err = c.act(b)
-				b.begin(cid, agent.NewID())
-			} else {
-				err = b.arm(c.point)
-				b.begin(cid, agent.NewID())
-				err = errors.Join(err, b.awaitHit(c.point, patience), c.act(b))
-				b.letGo()
-			}
-			if err := errors.Join(err, b.answers()); err != nil {
+			b.begin(cid, agent.NewID())
+			if err := errors.Join(b.awaitHit(c.point, patience), b.reboot(c.fstab)); err != nil {
 				t.Fatal(err)
 			}
 			report, err := b.report(b.id)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if report.Outcome != c.outcome || !strings.Contains(report.Error, c.says) {
-				t.Errorf("the report is %+v, want %s and %q", report, c.outcome, c.says)
-			}
 			b.check(t, c.side, report)
 		})
 	}
 }
 
-// A disk that cannot be put in its place keeps the jobs down and everybody else out, and
-// is tried again.
-func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
+// reboot loses what a reboot does.
+func (b *restoreBed) reboot(fstab bool) error {
+	_ = b.daemon.Process.Kill()
+	<-b.ended
+	b.letGo()
+	var errs []error
+	if len(b.mounts()) > 0 {
+		errs = append(errs, loopfs.Unmount(b.store))
+	}
+	images, _ := filepath.Glob(filepath.Join(b.disks, "*.img"))
+	for _, image := range images {
+		for _, loop := range loopsOf(image) {
+			errs = append(errs, exec.Command("losetup", "-d", loop).Run())
+		}
+	}
+	errs = append(errs, os.RemoveAll(b.path("run")), os.MkdirAll(b.store, 0o755))
+	if fstab {
+		errs = append(errs, loopfs.Mount(filepath.Join(b.disks, "disk-1.img"), b.store, "nosuid", "noatime"))
+	}
+	return errors.Join(append(errs, b.start(), b.answers())...)
+}
+
+// TestARestoreSurvivesTheLossOfTheStateDirectory has what lies beside the socket tell of it.
+func TestARestoreSurvivesTheLossOfTheStateDirectory(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
 	cid, err := b.snapshot()
@@ -283,33 +236,55 @@ func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.begin(cid, agent.NewID())
-	err = errors.Join(b.awaitHit("swapped", patience), exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", b.store).Run())
+	err = b.awaitHit("swapped", patience)
+	_ = b.daemon.Process.Kill()
+	<-b.ended
 	b.letGo()
-	report, reportErr := b.report(b.id)
-	if err := errors.Join(err, reportErr); err != nil {
+	if err := errors.Join(err, os.RemoveAll(b.path("state")), b.start(), b.answers()); err != nil {
 		t.Fatal(err)
 	}
-	if report.Outcome != "not_resumed" || report.Restore.Side != "" || !strings.Contains(report.Error, "tmpfs on tmpfs is mounted there") {
-		t.Errorf("the report is %+v", report)
+	report, err := b.report(b.id)
+	if err != nil {
+		t.Fatal(err)
 	}
-	status, err := b.status()
-	if err != nil || !slices.Contains(status.NotGoing, "disk disk-1 is not mounted at "+b.store) {
-		t.Errorf("the status is %+v, %v", status, err)
+	b.check(t, restored, report)
+}
+
+// A director that takes the jobs over in the middle gets the disk back in its place, and
+// services as they are.
+func TestADirectorThatTakesTheJobsGetsTheDisk(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err == nil {
+		err = b.arm("unmounted")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	if err := b.awaitHit("unmounted", patience); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := b.vm.client.Take(ctx, agent.Request{Level: agent.LevelNone}); api.KindOf(err) != api.KindRefused {
-		t.Errorf("a run began beside it: %v", err)
-	}
-	if err := exec.Command("umount", b.store).Run(); err != nil {
+	yielded := make(chan error, 1)
+	go func() { yielded <- b.vm.client.Yield(ctx) }()
+	if err := eventually("the daemon is told", func() bool { s, err := b.status(); return err == nil && s.Yielded != nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.vm.client.Unyield(ctx); err != nil { // which has it tried at once
+	b.letGo()
+	report, err := b.report(b.id)
+	if err := errors.Join(err, <-yielded); err != nil {
 		t.Fatal(err)
 	}
-	if err := eventually("the disk is settled", func() bool { _, err := os.Stat(b.path("run", "jobs-held.json")); return err != nil }); err != nil {
+	if report.Outcome != "failed" || !report.Yielded || report.Restore.Side != before {
+		t.Errorf("the report is %+v, %+v", report, report.Restore)
+	}
+	if got, err := b.holds(); err != nil || got != b.version || b.runs() {
+		t.Errorf("the disk holds version %d, %v; the service runs: %v", got, err, b.runs())
+	}
+	if err := errors.Join(b.vm.client.Unyield(ctx), eventually("the service runs", b.runs)); err != nil {
 		t.Fatal(err)
 	}
-	report.Restore.Side, report.Restore.Other = before, ""
-	b.check(t, before, report)
 }

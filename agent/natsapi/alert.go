@@ -43,6 +43,8 @@ func AlertOf(r agent.Report) (Alert, bool) {
 	switch {
 	case r.Outcome == agent.OutcomeNotResumed && stuck(r):
 		a.Severity, a.Title = SeverityAlert, "a filesystem may still be frozen"
+	case r.Outcome == agent.OutcomeNotResumed && r.Restore != nil && r.Restore.Side == "":
+		a.Severity, a.Title = SeverityCritical, "a disk is not in its place"
 	case r.Outcome == agent.OutcomeNotResumed:
 		a.Severity, a.Title = SeverityCritical, "jobs are not running again"
 	case r.Outcome == agent.OutcomeCancelled:

@@ -43,6 +43,66 @@ func TestUnderADirectorADiskIsMadeAndTheWayShown(t *testing.T) {
 	w.mustSay(w.run("restore", cid, "--yes"), exitOK, "is not attached. Disk disk-1 is as it was", "attach-disk")
 }
 
+// A disk of local-cpi's may be a subvolume among others, which is bound to its place.
+func TestASubvolumeIsRestored(t *testing.T) {
+	dir := t.TempDir()
+	images, err := loopfs.Make(dir, "images", "btrfs", 128<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := images.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &world{t: t, dir: dir, cid: "disk-1", root: images.Mount, cpi: filepath.Join(binaries, "local-cpi"), store: filepath.Join(dir, "store")}
+	disk := filepath.Join(w.root, "disks", w.cid)
+	for _, command := range [][]string{
+		{"mkdir", "-p", filepath.Dir(disk), w.store}, {"btrfs", "subvolume", "create", disk}, {"mount", "--bind", disk, w.store},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v: %s", command, err, out)
+		}
+	}
+	t.Cleanup(func() { w.must(loopfs.Unmount(w.store)) })
+	t.Cleanup(w.end)
+	w.configure(func(text string) string {
+		return strings.Replace(text, "context:", "freezes_itself: true, context:", 1)
+	})
+	w.start()
+	w.must(os.WriteFile(filepath.Join(w.store, "old"), []byte("data"), 0o600))
+	r, taken := w.take()
+	w.mustSay(r, exitOK)
+	w.must(os.Remove(filepath.Join(w.store, "old")))
+	r = w.run("restore", taken.Disks[0].SnapshotCID, "--yes", "--json")
+	w.mustSay(r, exitOK)
+	if got, err := os.ReadFile(filepath.Join(w.store, "old")); err != nil || string(got) != "data" {
+		t.Errorf("the file has %q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(w.root, "disks", w.report(r).Restore.Other)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without a supervisor nothing is stopped, and a snapshot that is not clean is warned of.
+func TestARestoreOfADirtySnapshotIsWarnedOf(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.must(os.WriteFile(filepath.Join(w.store, "old"), nil, 0o600))
+	_, taken := w.take("--level", "sync")
+	w.must(os.Remove(filepath.Join(w.store, "old")))
+	cid := taken.Disks[0].SnapshotCID
+	w.mustSay(w.run("restore", cid, "--yes"), exitOK, "WARNING: THE SNAPSHOT IS NOT CLEAN: LEVEL \"SYNC\" PROMISES NO MORE",
+		"no supervisor is configured", "Disk disk-1 has the data of snapshot "+cid)
+	if _, err := os.Stat(filepath.Join(w.store, "old")); err != nil {
+		t.Error(err)
+	}
+	w.mustBeGoing()
+	w.kill() // what was restored is known to the next daemon, too
+	w.start()
+	w.mustSay(w.run("status"), exitOK, "Restored ", "Disk disk-1 has the data of snapshot "+cid)
+}
+
 func TestWithoutACPITheDirectorsWayBeginsAtTheIaaS(t *testing.T) {
 	w, bus := newWorld(t), apitest.StartDirectorBus(t, false)
 	w.onStemcell(bus, apitest.AgentCN)
@@ -68,9 +128,12 @@ func TestARestoreIsRefusedByName(t *testing.T) {
 			w.t.Cleanup(func() { w.must(exec.Command("umount", filepath.Join(w.store, "tmp")).Run()) })
 		}, nil, exitRefused, "tmpfs is mounted within it"},
 		"an image in use on the disk": {func(w *world) {
-			nested, err := loopfs.Make(w.store, "nested", "ext4", 4<<20)
-			w.must(err)
-			w.t.Cleanup(func() { w.must(nested.Close()) })
+			image, at := filepath.Join(w.store, "nested.img"), filepath.Join(w.dir, "nested")
+			w.must(os.WriteFile(image, nil, 0o600))
+			w.must(os.Truncate(image, 4<<20))
+			w.must(loopfs.Format(image, "ext4"))
+			w.must(loopfs.Mount(image, at))
+			w.t.Cleanup(func() { w.must(loopfs.Unmount(at)) })
 		}, nil, exitRefused, "it has not one filesystem, but"},
 		"a CPI that cannot exchange disks": {func(w *world) {
 			w.end()

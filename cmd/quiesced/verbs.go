@@ -33,6 +33,9 @@ func runsVerb(g *globals) *cobra.Command {
 			}
 			rows := [][]string{}
 			for _, r := range list {
+				if r.Restore != nil {
+					r.Asked = "(restore)"
+				}
 				rows = append(rows, []string{
 					r.ID, r.Trigger, r.Asked, r.Outcome, yesNo(r.Clean), timestamp(r.Started), span(r.Seconds["frozen"]), oneLine(r.Error),
 				})

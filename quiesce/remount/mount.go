@@ -60,6 +60,12 @@ func Of(point string) (*Disk, error) {
 	return d, nil
 }
 
+// IsDirectory says that the disk is a subvolume among others, and has no device of its
+// own.
+func (d *Disk) IsDirectory() bool {
+	return len(d.Mounts) > 0 && d.Mounts[0].Type == "btrfs" && d.Mounts[0].Root != "/"
+}
+
 // Points are the mount points, in the order in which they are mounted.
 func Points(mounts []Mount) []string {
 	var all []string

@@ -40,7 +40,7 @@ func (e *BusyError) Unwrap() error { return e.Err }
 const (
 	// patience is how long a disk may be in use still: processes that have just ended,
 	// and mount namespaces with them, let go a little later.
-	patience = 5 * time.Second
+	patience = 10 * time.Second
 
 	lookAgain = 50 * time.Millisecond
 )

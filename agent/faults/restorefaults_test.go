@@ -1,0 +1,187 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quiesced/quiesced/agent"
+	"github.com/quiesced/quiesced/agent/api"
+)
+
+// restoreFaults are what goes wrong without the daemon's end.
+var restoreFaults = []struct {
+	name    string
+	point   string // at which the test acts, "" for before the restore begins
+	act     func(b *restoreBed) error
+	side    string
+	outcome string
+	says    string
+}{
+	{"the CPI makes no disk", "", fails("create_disk"), before, "failed", "cannot make a disk from snapshot"},
+	{"the CPI attaches no disk", "", fails("attach_disk"), before, "failed", "cannot attach disk"},
+	{"the CPI does not detach the disk", "unmounted", fails("detach_disk"), before, "failed", `cannot detach disk "disk-1"`},
+	{"the CPI attaches neither disk after that", "unmounted", fails("attach_disk"), before, "failed", `cannot attach disk "disk-1"`},
+	{"the CPI does not exchange the disks", "before-swap", fails("swap_disks"), before, "failed", "cannot exchange disk"},
+	{"the CPI says that it has exchanged them", "before-swap", lies("swap_disks"), before, "failed", "it has not"},
+	{"a post-start script fails on the restored disk", "", (*restoreBed).failPostStart, restored, "failed", "post-start"},
+	{"the snapshot is damaged", "made", damages("disk-*-*.img", 2), before, "failed", "is damaged (e2fsck)"},
+	{"the disk is in use", "before-unmount", (*restoreBed).use, before, "failed", "has its working directory there"},
+	{"the restored disk cannot be mounted", "swapped", damages("disk-1.img", 0), before, "failed", "the restored disk is no good, and the one before was put back"},
+	{"the service does not run on the restored data", "", (*restoreBed).refuse, before, "failed", "the restored disk is no good, and the one before was put back"},
+	{"somebody cancels it before the exchange", "unmounted", (*restoreBed).cancel, before, "cancelled", "the run was cancelled"},
+	{"somebody cancels it after the exchange", "swapped", (*restoreBed).cancel, restored, "succeeded", ""},
+	{"the daemon is to end before the exchange", "stopped", (*restoreBed).terminate, before, "failed", "the daemon is stopping"},
+	{"the daemon is to end after the exchange", "swapped", (*restoreBed).terminate, restored, "succeeded", ""},
+}
+
+func fails(method string) func(*restoreBed) error {
+	return func(b *restoreBed) error { return os.WriteFile(b.path("fail."+method), nil, 0o600) }
+}
+
+func lies(method string) func(*restoreBed) error {
+	return func(b *restoreBed) error { return os.WriteFile(b.path("lie."+method), nil, 0o600) }
+}
+
+// failPostStart has a script fail once.
+func (b *restoreBed) failPostStart() error {
+	path := b.path("vcap", "jobs", "db", "bin", "post-start")
+	text := fmt.Sprintf("#!/bin/sh\n! mv %[1]s.fail %[1]s.failed 2>/dev/null\n", path)
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path+".fail", nil, 0o600), executable(path, text))
+}
+
+// executable writes a script. No other child must be begun meanwhile, which would have
+// it open for writing.
+func executable(path, text string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(text), 0o755)
+}
+
+// damages overwrites much of an image, from so many times 64 KiB on.
+func damages(pattern string, from int) func(*restoreBed) error {
+	return func(b *restoreBed) error {
+		images, _ := filepath.Glob(filepath.Join(b.disks, pattern))
+		if len(images) != 1 {
+			return fmt.Errorf("images are %q", images)
+		}
+		return exec.Command("dd", "if=/dev/urandom", "of="+images[0], "bs=64k", "count=20", "conv=notrunc", fmt.Sprintf("seek=%d", from)).Run()
+	}
+}
+
+// use has a process work in the disk for longer than it is waited for.
+func (b *restoreBed) use() error {
+	cmd := exec.Command("sleep", "15")
+	cmd.Dir = b.store
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }()
+	return nil
+}
+
+func (b *restoreBed) refuse() error {
+	return os.WriteFile(b.path(fmt.Sprintf("refuse.%d", b.version-1)), nil, 0o600)
+}
+
+// cancel returns when the daemon has been told, which answers when all is set going.
+func (b *restoreBed) cancel() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = b.vm.client.Cancel(ctx, b.id)
+	return nil
+}
+
+func (b *restoreBed) terminate() error {
+	err := b.daemon.Process.Signal(syscall.SIGTERM)
+	b.letGo()
+	<-b.ended
+	return errors.Join(err, b.start())
+}
+
+func TestMatrixOfRestoreFaults(t *testing.T) {
+	t.Parallel()
+	pool := newRestoreBeds(t)
+	for _, c := range restoreFaults {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := pool.borrow(t)
+			cid, err := b.snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.point == "" {
+				err = c.act(b)
+				b.begin(cid, agent.NewID())
+			} else {
+				err = b.arm(c.point)
+				b.begin(cid, agent.NewID())
+				err = errors.Join(err, b.awaitHit(c.point, patience), c.act(b))
+				b.letGo()
+			}
+			if err := errors.Join(err, b.answers()); err != nil {
+				t.Fatal(err)
+			}
+			report, err := b.report(b.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Outcome != c.outcome || !strings.Contains(report.Error, c.says) {
+				t.Errorf("the report is %+v, want %s and %q", report, c.outcome, c.says)
+			}
+			b.check(t, c.side, report)
+		})
+	}
+}
+
+// A disk that cannot be put in its place keeps the jobs down and everybody else out, and
+// is tried again.
+func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err == nil {
+		err = b.arm("swapped")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	err = errors.Join(b.awaitHit("swapped", patience), exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", b.store).Run())
+	b.letGo()
+	report, reportErr := b.report(b.id)
+	if err := errors.Join(err, reportErr); err != nil {
+		t.Fatal(err)
+	}
+	if report.Outcome != "not_resumed" || report.Restore.Side != "" || !strings.Contains(report.Error, "tmpfs on tmpfs is mounted there") {
+		t.Errorf("the report is %+v", report)
+	}
+	status, err := b.status()
+	if err != nil || !slices.Contains(status.NotGoing, "disk disk-1 is not mounted at "+b.store) {
+		t.Errorf("the status is %+v, %v", status, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := b.vm.client.Take(ctx, agent.Request{Level: agent.LevelNone}); api.KindOf(err) != api.KindRefused {
+		t.Errorf("a run began beside it: %v", err)
+	}
+	if err := exec.Command("umount", b.store).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.vm.client.Unyield(ctx); err != nil { // which has it tried at once
+		t.Fatal(err)
+	}
+	if err := eventually("the disk is settled", func() bool { _, err := os.Stat(b.path("run", "jobs-held.json")); return err != nil }); err != nil {
+		t.Fatal(err)
+	}
+	report.Restore.Side, report.Restore.Other = before, ""
+	b.check(t, before, report)
+}
