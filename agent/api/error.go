@@ -58,6 +58,8 @@ func KindOf(err error) Kind {
 		return KindBusy
 	case errors.As(err, &unknown):
 		return KindNotFound
+	case errors.Is(err, agent.ErrCancelled):
+		return KindCancelled
 	}
 	return KindFailed
 }

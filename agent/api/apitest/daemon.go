@@ -62,6 +62,9 @@ case $request in
 '{"method":"info"'*) method=info ;;
 '{"method":"snapshot_disk"'*'"api_version":2}') method=snapshot_disk ;;
 '{"method":"delete_snapshot"'*) method=delete_snapshot ;;
+'{"method":"create_disk"'*'"api_version":2}') method=create_disk ;;
+'{"method":"detach_disk"'*) method=detach_disk ;;
+'{"method":"delete_disk"'*) method=delete_disk ;;
 *) exit 1 ;; # cut short
 esac
 printf '%%s\n' "$request" >> "requests-$method"
@@ -70,6 +73,7 @@ if [ -e "answer-$method" ]; then cat "answer-$method"; exit; fi
 case $method in
 info) result='{"api_version":2,"stemcell_formats":[]}' ;;
 snapshot_disk) result="\"snap-$(wc -l < requests-snapshot_disk)\"" ;;
+create_disk) result="\"scratch-$(wc -l < requests-create_disk)\"" ;;
 *) result=null ;;
 esac
 printf '{"result":%%s,"error":null,"log":""}' "$result"
@@ -227,7 +231,7 @@ func (d *Daemon) Restart(t testing.TB) {
 // settle lets everything that is under way end.
 func (d *Daemon) settle(t testing.TB) {
 	t.Helper()
-	for _, method := range []string{"info", "snapshot_disk", "delete_snapshot"} {
+	for _, method := range []string{"info", "snapshot_disk", "delete_snapshot", "create_disk"} {
 		d.Release(t, method)
 	}
 	Eventually(t, "the daemon is idle", func() bool {
