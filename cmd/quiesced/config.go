@@ -172,7 +172,7 @@ func (c *Config) check(d *document) {
 		d.absolute("cpi.path", c.CPI.Path)
 	}
 	c.checkSchedules(d)
-	c.Verify.check(d)
+	c.checkVerify(d)
 	c.Keep.check(d)
 	c.checkRelease(d)
 	if _, err := agent.GonePattern(c.CPI.Gone, "x"); err != nil {

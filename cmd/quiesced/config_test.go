@@ -117,6 +117,8 @@ func TestWrongConfigurationNamesFileLineAndKey(t *testing.T) {
 		{"certificate without key", "instance: {agent_id: a}\nnats: {urls: [nats://127.0.0.1:4222], cert: /c}\n", `q.yml:2: nats.cert: certificate and key (nats.key) go together`},
 		{"schedule that is none", "snapshot_schedule: 0 0 7 * *  * * UTC\n", `q.yml:1: snapshot_schedule: `},
 		{"schedule of an hour that is none", "enable_snapshots: false\nself_snapshot_schedule: 0 25 * * *\n", `q.yml:2: self_snapshot_schedule: `},
+		{"schedule of verifications that is none", "cpi: {path: /cpi}\nverify: {schedule: 0 25 * * *}\n", `q.yml:2: verify.schedule: `},
+		{"schedule of verifications without a CPI", "verify: {schedule: 0 5 * * *}\n", `q.yml:1: verify.schedule: needs cpi.path`},
 		{"splay that is negative", "schedule: {splay: -1m}\n", `q.yml:1: schedule.splay: -1m0s is negative`},
 		{"count that is negative", "keep: {daily: -1}\n", `q.yml:1: keep.daily: -1 is negative`},
 		{"age that is no time", "keep: {max_age: 90}\n", `q.yml:1: keep.max_age: wants a time such as 30s or 10m, has "90" (int)`},

@@ -17,12 +17,15 @@ type VerifyConfig struct {
 	Schedule string `yaml:"schedule"` // of the newest clean one, "" for never
 }
 
-func (v VerifyConfig) check(d *document) {
-	if v.Schedule == "" {
+func (c *Config) checkVerify(d *document) {
+	if c.Verify.Schedule == "" {
 		return
 	}
-	if _, err := schedule.Parse(v.Schedule); err != nil {
+	if _, err := schedule.Parse(c.Verify.Schedule); err != nil {
 		d.fail("verify.schedule", "%v", err)
+	}
+	if c.CPI.Path == "" {
+		d.fail("verify.schedule", "needs cpi.path")
 	}
 }
 
