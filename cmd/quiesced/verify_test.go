@@ -319,3 +319,45 @@ func TestFullStateDirectoryKeepsNoDisk(t *testing.T) {
 	v.job("db", "exit 0")
 	v.mustSay(v.run("verify", v.cid), exitOK)
 }
+
+// subvolume is a world whose disk is a subvolume of a btrfs: the CPI freezes that by itself.
+func subvolume(t *testing.T) *world {
+	t.Helper()
+	dir := t.TempDir()
+	fs, err := loopfs.Make(dir, "host", "btrfs", 128<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, dir: dir, cid: "disk-1", store: filepath.Join(dir, "store"), root: filepath.Join(fs.Mount, "cpi"), cpi: filepath.Join(binaries, "local-cpi")}
+	t.Cleanup(func() { w.must(fs.Close()) })
+	disk := filepath.Join(w.root, "disks", w.cid)
+	w.must(os.MkdirAll(filepath.Dir(disk), 0o700))
+	w.must(exec.Command("btrfs", "subvolume", "create", disk).Run())
+	w.must(os.Mkdir(w.store, 0o700))
+	w.must(syscall.Mount(disk, w.store, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { w.must(syscall.Unmount(w.store, 0)) })
+	t.Cleanup(w.end)
+	w.configure(func(text string) string {
+		return strings.Replace(text, "context: {", "freezes_itself: true, context: {", 1) + "processes: {root: " + dir + "/vcap}\n"
+	})
+	return w
+}
+
+func TestSubvolumeIsVerified(t *testing.T) {
+	v := &verifier{subvolume(t), ""}
+	v.must(os.WriteFile(v.store+"/data", []byte("of the snapshot"), 0o600))
+	v.job("db", `[ "$(cat $QUIESCED_MOUNT/data)" = "of the snapshot" ] && ! touch $QUIESCED_MOUNT/new && [ ! -e $dir/store/data ]`)
+	v.start()
+	v.take("--level", "freeze")
+	v.must(os.WriteFile(v.store+"/data", []byte("of today"), 0o600))
+	r, found := v.verify("--latest")
+	v.mustSay(r, exitOK)
+	if !found.OK || found.How != "reading every file, job db" {
+		t.Errorf("got %+v", found)
+	}
+	left, err := os.ReadDir(filepath.Join(v.root, "disks"))
+	v.must(err)
+	if len(left) != 1 {
+		t.Errorf("disks are left: %v", left)
+	}
+}
