@@ -65,7 +65,7 @@ func (v *verification) save() error {
 const (
 	// stopTime is how long the daemon's own end waits for a disk to be removed. The next
 	// daemon does what is left.
-	stopTime = 3 * time.Second
+	stopTime = 2 * time.Second
 
 	// firstRetry and lastRetry are when it is tried again to remove a disk.
 	firstRetry = time.Second
