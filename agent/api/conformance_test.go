@@ -115,6 +115,10 @@ func freezing(t *testing.T, serve func(*testing.T, *apitest.Daemon) api.Caller) 
 		d := apitest.StartFreezing(t)
 		testVerify(t, d, api.Client{Caller: serve(t, d)})
 	})
+	t.Run("a restore is planned, followed, joined and cancelled", func(t *testing.T) {
+		d := apitest.StartFreezing(t)
+		testRestore(t, d, api.Client{Caller: serve(t, d)})
+	})
 	for _, c := range holds {
 		t.Run(c.name, func(t *testing.T) {
 			d := apitest.StartFreezing(t)
