@@ -58,23 +58,23 @@ type Agent struct {
 	catalogue *catalogue // set before the first request
 
 	mu        sync.Mutex
-	holder    *holder            // guarded by mu: what holds the slot
-	runs      map[string]*Run    // guarded by mu: under way, or ended without a record
-	order     []string           // guarded by mu: ids of runs, oldest first
-	unsaved   Change             // guarded by mu: what the journal would not take
-	redeletes Redeletes          // guarded by mu
-	last      *Report            // guarded by mu: of the run that ended last, nil for none
-	restored  *Report            // guarded by mu: of the restore that ended last and exchanged disks, nil for none
-	stuck     []guard.Recovered  // guarded by mu: what recovery could not thaw
-	left      *Held              // guarded by mu: of the jobs what could not be set going, nil for nothing
-	unread    error              // guarded by mu: records of freezes that could not be made good nor understood
-	turned    time.Time          // guarded by mu: when the loop of a frozen window last turned, zero outside one
-	retired   RetentionCounts    // guarded by mu
-	lingering *lingering         // guarded by mu: the hold that waits for the director's next call, nil for none
-	inUse     map[string]*holder // guarded by mu: snapshots, by CID, with which something is done
-	lastGood  time.Time          // guarded by mu: when a snapshot was last found good, of those that are known
-	verifying *verification      // guarded by mu: the one that is under way, or whose disk is not removed yet
-	lifetime  context.Context    // ends when the daemon stops
+	holder    *holder           // guarded by mu: what holds the slot
+	runs      map[string]*Run   // guarded by mu: under way, or ended without a record
+	order     []string          // guarded by mu: ids of runs, oldest first
+	unsaved   Change            // guarded by mu: what the journal would not take
+	redeletes Redeletes         // guarded by mu
+	last      *Report           // guarded by mu: of the run that ended last, nil for none
+	restored  *Report           // guarded by mu: of the restore that ended last and exchanged disks, nil for none
+	stuck     []guard.Recovered // guarded by mu: what recovery could not thaw
+	left      *Held             // guarded by mu: of the jobs what could not be set going, nil for nothing
+	unread    error             // guarded by mu: records of freezes that could not be made good nor understood
+	turned    time.Time         // guarded by mu: when the loop of a frozen window last turned, zero outside one
+	retired   RetentionCounts   // guarded by mu
+	lingering *lingering        // guarded by mu: the hold that waits for the director's next call, nil for none
+	inUse     map[string]usages // guarded by mu: snapshots, by CID, with which something is done
+	lastGood  time.Time         // guarded by mu: when a snapshot was last found good, of those that are known
+	verifying *verification     // guarded by mu: the one that is under way, or whose disk is not removed yet
+	lifetime  context.Context   // ends when the daemon stops
 	stop      context.CancelCauseFunc
 }
 
@@ -89,7 +89,7 @@ func New(p Parts) *Agent {
 		runs:      map[string]*Run{},
 		again:     make(chan struct{}, 1),
 		apply:     make(chan struct{}, 1),
-		inUse:     map[string]*holder{},
+		inUse:     map[string]usages{},
 		catalogue: newCatalogue(nil),
 	}
 	if a.Supervisor == nil {

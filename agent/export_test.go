@@ -56,3 +56,6 @@ func Hold(r Request) (run *Run, tell func(HoldEnd)) {
 
 // Use has a snapshot for other work.
 func (a *Agent) Use(cid, work string) (free func(), err error) { return a.use(cid, work) }
+
+// Share has a snapshot for other work that only reads it.
+func (a *Agent) Share(cid, work string) (free func(), err error) { return a.share(cid, work) }

@@ -80,7 +80,7 @@ func (a *Agent) admitRestore(asked RestoreRequest) (run *Run, free func(), err e
 	}
 	run = newRun(a.lifetime, request)
 	work := "restore " + asked.CID
-	if free, err = a.use(asked.CID, work); err != nil {
+	if free, err = a.share(asked.CID, work); err != nil {
 		return nil, nil, err
 	}
 	if err := a.acquire(work, run); err != nil {

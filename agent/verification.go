@@ -32,7 +32,7 @@ type verification struct {
 // take makes this the agent's one verification.
 func (v *verification) take() error {
 	a := v.agent
-	free, err := a.use(v.record.Snapshot, "verify "+v.record.Snapshot)
+	free, err := a.share(v.record.Snapshot, "verify "+v.record.Snapshot)
 	if err != nil {
 		return err
 	}
