@@ -118,6 +118,8 @@ func (p *performer) checkDisk(ctx context.Context) error {
 	return nil
 }
 
+var errOverUnmount = errors.New("it took longer than its budget (budgets.stop)")
+
 // unmountDisk takes the persistent disk out of its place. The error says who uses it.
 func (p *performer) unmountDisk(ctx context.Context) error {
 	now, err := remount.Of(p.restoring.Point) // anew: a job's script may have mounted and unmounted
@@ -128,7 +130,7 @@ func (p *performer) unmountDisk(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit("before-unmount")
-	ctx, cancel := context.WithTimeout(ctx, p.agent.Settings.Budgets.Stop)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.agent.Settings.Budgets.Stop, errOverUnmount)
 	defer cancel()
 	err = now.Unmount(ctx)
 	failpoint.Hit("unmounted")

@@ -55,6 +55,9 @@ func (g *globals) restore(ctx context.Context, client api.Client, r agent.Restor
 		return usageError{errors.New("nothing was restored: not confirmed (--yes)")}
 	}
 	id, err := client.Restore(ctx, r)
+	if ctx.Err() != nil { // the daemon may have begun all the same
+		return g.report(g.cancel(client, r.ID))
+	}
 	if err != nil {
 		return err
 	}

@@ -190,6 +190,20 @@ func TestWhoeverUsesADiskIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnUnmountingThatHasNoTimeSaysSo(t *testing.T) {
+	d := newDisk(t, "ext4", 16<<20, "rw")
+	found, err := remount.Of(d.at)
+	must(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("somebody ended it"))
+	if err := found.Unmount(ctx); err == nil || !strings.Contains(err.Error(), "somebody ended it") {
+		t.Errorf("got %v", err)
+	}
+	if now := mountsBelow(t, d.at); len(now) != 1 {
+		t.Errorf("mounted are %v", now)
+	}
+}
+
 // background runs a shell script until the function that it returns is called.
 func background(t *testing.T, script string, args ...string) (end func()) {
 	t.Helper()

@@ -96,9 +96,10 @@ func (d *Disk) open() (*os.File, error) {
 	return f, nil
 }
 
-// unmount unmounts what of the disk is mounted at a mount point.
+// unmount unmounts what of the disk is mounted at a mount point. A umount(8) that is ended
+// while it writes out does so all the same: the mount table has the last word.
 func (d *Disk) unmount(ctx context.Context, point string, deadline time.Time) error {
-	why := errInUse
+	var why error // of the last attempt
 	for {
 		table, err := read()
 		if err != nil {
@@ -107,16 +108,19 @@ func (d *Disk) unmount(ctx context.Context, point string, deadline time.Time) er
 		if m := top(table, point); m == nil || superblock(m) != d.Superblock {
 			return nil
 		}
+		if why == nil {
+			why = context.Cause(ctx)
+		}
+		if ctx.Err() != nil || why != nil && time.Now().After(deadline) {
+			return d.busy(point, why)
+		}
 		if err = run(ctx, "umount", point); err == nil {
 			return nil
 		}
 		if ctx.Err() == nil {
 			why = err
+			time.Sleep(lookAgain)
 		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return d.busy(point, why)
-		}
-		time.Sleep(lookAgain)
 	}
 }
 
