@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -128,8 +127,23 @@ func (m *mover) awaitCall(ctx context.Context) error {
 	}
 	answer, err := left.Wait(ctx)
 	var cid string
-	if err != nil || json.Unmarshal(answer.Result, &cid) != nil || cid == "" {
-		return nil // then it made none
+	if err == nil {
+		cid, err = m.agent.CPI.DiskCID(answer.Result)
+	}
+	if err == nil {
+		err = m.made(cid)
+	}
+	if err != nil && !errors.As(err, new(*cpi.Error)) { // which says that there is none
+		m.note(fmt.Sprintf("%v: %v", errNoDisk, err))
+	}
+	return nil
+}
+
+// made makes durable which disk the CPI has made. One that was there before is none that
+// may be deleted.
+func (m *mover) made(cid string) error {
+	if err := m.agent.refuseKnown(cid); err != nil {
+		return err
 	}
 	return m.set(func(d *HeldDisk) { d.New = cid })
 }
@@ -246,10 +260,7 @@ func (m *mover) settle(ctx context.Context) error {
 			if swapped {
 				return errNotExchanged
 			}
-			if err := m.takeOut(ctx); err != nil {
-				return err
-			}
-			if err := m.swap(ctx); err != nil {
+			if err := m.swapBack(ctx); err != nil {
 				return err
 			}
 			swapped = true
@@ -266,6 +277,39 @@ func (m *mover) settle(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// swapBack exchanges the disks once more. The restored one was mounted and holds other
+// things than before, and once the other one is mounted that does, too: how they are
+// told apart is noted anew while neither is.
+func (m *mover) swapBack(ctx context.Context) error {
+	if err := m.takeOut(ctx); err != nil {
+		return err
+	}
+	between, odd := m.tellAnew(ctx)
+	if err := errors.Join(m.detach(ctx, m.disk.Disk), m.detach(ctx, m.disk.New)); err != nil {
+		return err
+	}
+	if odd == nil {
+		odd = m.set(func(d *HeldDisk) { d.Between = &between })
+	}
+	if odd != nil { // what was noted before tells as long as the other one is not mounted
+		m.note(fmt.Sprintf("cannot tell anew which disk is which: %v", odd))
+	}
+	return m.swap(ctx)
+}
+
+// tellAnew compares the disks while they are exchanged.
+func (m *mover) tellAnew(ctx context.Context) (remount.Difference, error) {
+	before, err := m.attach(ctx, m.disk.New)
+	if err != nil {
+		return remount.Difference{}, err
+	}
+	restored, err := m.attach(ctx, m.disk.Disk)
+	if err != nil {
+		return remount.Difference{}, err
+	}
+	return remount.Differ(ctx, before, restored)
 }
 
 // goBack has the next settle put the disk in place that was there before.

@@ -70,10 +70,13 @@ func (p *performer) makeDisk(ctx context.Context) error {
 	failpoint.Hit("before-make")
 	cid, err := c.CreateDisk(ctx, p.restoring.SizeMiB, map[string]any{cpi.PropertySnapshot: m.disk.Snapshot}, p.agent.Settings.VM)
 	failpoint.Hit("made")
+	if err == nil {
+		err = m.made(cid)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot make a disk from snapshot %q: %w", m.disk.Snapshot, err)
 	}
-	return m.set(func(d *HeldDisk) { d.New = cid })
+	return nil
 }
 
 // leaveApart leaves the new disk to the director.

@@ -149,7 +149,7 @@ func (v *verification) made(client *cpi.Client, answer cpi.Answer) error {
 	if err != nil {
 		return err
 	}
-	if err := v.refuseKnown(disk); err != nil {
+	if err := v.agent.refuseKnown(disk); err != nil {
 		v.record.Making = false // it is none of ours to delete
 		return errors.Join(err, v.save())
 	}
@@ -158,12 +158,12 @@ func (v *verification) made(client *cpi.Client, answer cpi.Answer) error {
 }
 
 // refuseKnown refuses a CID that was there before: the disk would be deleted in the end.
-func (v *verification) refuseKnown(disk string) error {
+func (a *Agent) refuseKnown(disk string) error {
 	known := map[string]bool{}
-	for _, s := range v.agent.catalogue.list() {
+	for _, s := range a.catalogue.list() {
 		known[s.DiskCID] = true
 	}
-	attached, err := v.agent.Settings.attached()
+	attached, err := a.Settings.attached()
 	for _, d := range attached {
 		known[d.CID] = true
 	}

@@ -49,7 +49,8 @@ log: {level: debug}
 `
 
 // restoreCPI is local-cpi with failpoints: before it is told of a call, and after it has
-// done it. A file fail.METHOD has it fail once, and lie.METHOD say that it has done what it has not.
+// done it. A file fail.METHOD has it fail once, and lie.METHOD say that it has done what it has not,
+// with the result that is in the file.
 const restoreCPI = `#!/bin/sh
 dir=%[1]s
 hit() {
@@ -67,7 +68,8 @@ if mv $dir/fail.$method $dir/failed 2>/dev/null; then
 fi
 hit $method-told
 if mv $dir/lie.$method $dir/lied 2>/dev/null; then
-	echo '{"result":null,"error":null,"log":""}'
+	lie=$(cat $dir/lied)
+	echo '{"result":'"${lie:-null}"',"error":null,"log":""}'
 	exit
 fi
 answer=$(printf %%s "$request" | %[2]s)

@@ -31,7 +31,8 @@ var restoreFaults = []struct {
 	{"the CPI does not detach the disk", "unmounted", fails("detach_disk"), before, "failed", `cannot detach disk "disk-1"`},
 	{"the CPI attaches neither disk after that", "unmounted", fails("attach_disk"), before, "failed", `cannot attach disk "disk-1"`},
 	{"the CPI does not exchange the disks", "before-swap", fails("swap_disks"), before, "failed", "cannot exchange disk"},
-	{"the CPI says that it has exchanged them", "before-swap", lies("swap_disks"), before, "failed", "it has not"},
+	{"the CPI says that it has exchanged them", "before-swap", lies("swap_disks", ""), before, "failed", "it has not"},
+	{"the CPI says that it has made the disk that is there", "", lies("create_disk", `"disk-1"`), before, "failed", "the CID of a disk that was there before"},
 	{"a post-start script fails on the restored disk", "", (*restoreBed).failPostStart, restored, "failed", "post-start"},
 	{"the snapshot is damaged", "made", damages("disk-*-*.img", 2), before, "failed", "is damaged (e2fsck)"},
 	{"the disk is in use", "before-unmount", (*restoreBed).use, before, "failed", "has its working directory there"},
@@ -47,8 +48,8 @@ func fails(method string) func(*restoreBed) error {
 	return func(b *restoreBed) error { return os.WriteFile(b.path("fail."+method), nil, 0o600) }
 }
 
-func lies(method string) func(*restoreBed) error {
-	return func(b *restoreBed) error { return os.WriteFile(b.path("lie."+method), nil, 0o600) }
+func lies(method, result string) func(*restoreBed) error {
+	return func(b *restoreBed) error { return os.WriteFile(b.path("lie."+method), []byte(result), 0o600) }
 }
 
 // failPostStart has a script fail once.

@@ -1,0 +1,76 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quiesced/quiesced/agent"
+)
+
+// TestMatrixOfRestoresThatGoBack has the service not run on the restored data, and the
+// daemon killed while it puts the disk back that was there before: both disks have been
+// mounted and were changed by then.
+func TestMatrixOfRestoresThatGoBack(t *testing.T) {
+	pool := newRestoreBeds(t)
+	for _, point := range []string{"before-swap", "mounted"} {
+		t.Run("killed at "+point, func(t *testing.T) {
+			t.Parallel()
+			b := pool.borrow(t)
+			b.goBack(t, func() error { return b.arm(point) })
+			if err := errors.Join(b.awaitHit(point, patience), b.kill()); err != nil {
+				t.Fatal(err)
+			}
+			b.letGo()
+			if err := b.answers(); err != nil {
+				t.Fatal(err)
+			}
+			report, err := b.report(b.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.check(t, before, report)
+		})
+	}
+}
+
+// goBack begins a restore of data on which the service does not run, and does something
+// before the disk of before is put back.
+func (b *restoreBed) goBack(t *testing.T, act func() error) {
+	t.Helper()
+	cid, err := b.snapshot()
+	if err := errors.Join(err, b.refuse(), b.arm("going-back")); err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	err = errors.Join(b.awaitHit("going-back", patience), act(), os.Remove(filepath.Join(b.points, "going-back.hit")))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestACPIThatDoesNotExchangeTheDisksBackIsAskedAgainLater(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	b.goBack(t, func() error { return lies("swap_disks", "")(b) })
+	report, err := b.report(b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Outcome != "not_resumed" || !strings.Contains(report.Error, "it has exchanged the disks, and it has not") {
+		t.Errorf("the report is %+v", report)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := b.vm.client.Unyield(ctx); err != nil { // which has it tried at once
+		t.Fatal(err)
+	}
+	if err := eventually("the disk is settled", func() bool { _, err := os.Stat(b.path("run", "jobs-held.json")); return err != nil }); err != nil {
+		t.Fatal(err)
+	}
+	report.Restore.Side, report.Restore.Other = before, ""
+	b.check(t, before, report)
+}
