@@ -72,7 +72,7 @@ func (d *Disk) Unmount(ctx context.Context) error {
 	if held == nil {
 		return nil
 	}
-	err = awaitFree(ctx, held.Name(), deadline)
+	err = awaitFree(ctx, held.Name(), time.Now().Add(patience)) // writing out took its time
 	if errors.Is(err, errInUse) {
 		return d.busy(d.Mounts[0].Point, err)
 	}
