@@ -30,13 +30,18 @@ func (g *going) mover() *mover {
 // there.
 func (g *going) startOnDisk(ctx context.Context) (failed, down error) {
 	m := g.mover()
-	if err := m.settle(ctx); err != nil {
-		return m.why, fmt.Errorf("jobs are held as long as the disk is not in its place: %w", err)
+	if err := g.place(ctx, m); err != nil {
+		return m.why, err
 	}
 	failed, down = g.startJobs(ctx)
 	if m.disk.Side == SideRestored && errors.As(down, new(*jobs.ServiceError)) {
-		if err := g.startOnOther(ctx, m, down); err != nil {
-			return failed, err
+		err := m.goBack(down)
+		failpoint.Hit("going-back")
+		if err == nil {
+			err = g.place(ctx, m)
+		}
+		if err != nil {
+			return errors.Join(failed, m.why), err
 		}
 		failed, down = g.startJobs(ctx)
 	}
@@ -45,25 +50,29 @@ func (g *going) startOnDisk(ctx context.Context) (failed, down error) {
 	return failed, down
 }
 
-// startOnOther puts the disk back that was there before, as the jobs did not start on the
-// restored one. What did start is stopped for it.
-func (g *going) startOnOther(ctx context.Context, m *mover, why error) error {
-	if err := m.goBack(why); err != nil {
-		return err
+// place puts the disk in its place. Before the restored one is taken out again, what did
+// start on it is stopped.
+func (g *going) place(ctx context.Context, m *mover) error {
+	var err error
+	if m.disk.Back {
+		g.held.PreStarted = false // it is to be done for the disk before, too
+		err = g.stopStarted(ctx)
 	}
-	failpoint.Hit("going-back")
-	err := g.stopStarted(ctx)
 	if err == nil {
 		err = m.settle(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("the disk before could not be put back: %w", err)
+		return fmt.Errorf("jobs are held as long as the disk is not in its place: %w", err)
 	}
-	g.held.PreStarted = false // it is to be done for that disk
 	return nil
 }
 
+// stopStarted stops what of ours runs. What the director has started is his to stop.
 func (g *going) stopStarted(ctx context.Context) error {
+	owner, err := g.owner()
+	if err != nil || owner != jobs.Ours || !g.held.processes() {
+		return err
+	}
 	all, err := g.agent.settled(ctx)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
@@ -77,11 +78,14 @@ hit $method-done
 printf '%%s\n' "$answer"
 `
 
-// restoreService is how the service is started. It is never to be started where its data
+// restoreService is how a service is started. It is never to be started where its data
 // is not, and does not run on data of a version that the test says it refuses.
 const restoreService = `version=$(cat %[1]s/store/version) || { echo no data >>%[1]s/bad; exit 1; }
-[ ! -e %[1]s/refuse.$version ] || exit 1
-%[1]s/service 100000 3>>%[1]s/store/open </dev/null >/dev/null 2>&1 & echo $! >%[1]s/monit/db.pid`
+[ ! -e %[1]s/refuse.%[2]s.$version ] || exit 1
+%[1]s/service 100000 3>>%[1]s/store/open </dev/null >/dev/null 2>&1 & echo $! >%[1]s/monit/%[2]s.pid`
+
+// restoreServices are those that have a file on the disk open.
+var restoreServices = []string{"db", "proxy"}
 
 // restoreBeds lends beds, of which there are as many as cases at a time.
 type restoreBeds struct {
@@ -165,14 +169,17 @@ func (b *restoreBed) make() error {
 	if err := b.write(); err != nil {
 		return err
 	}
-	b.monit, err = monittest.Start(b.path("monit"), monittest.Service{Name: "db", Start: fmt.Sprintf(restoreService, b.dir), Timeout: 3e9})
-	if err != nil {
+	var services []monittest.Service
+	for _, name := range restoreServices {
+		services = append(services, monittest.Service{Name: name, Start: fmt.Sprintf(restoreService, b.dir, name), Timeout: 3 * time.Second})
+	}
+	if b.monit, err = monittest.Start(b.path("monit"), services...); err != nil {
 		return err
 	}
 	b.client = monit.New(monit.Config{URL: b.monit.URL, UserFile: b.monit.UserFile})
 	b.vm.client = api.Client{Caller: httpapi.NewClient(b.path("run", "q.sock"))}
 	text := fmt.Appendf(nil, restoreConfig, b.dir, b.monit.URL, b.monit.UserFile)
-	return errors.Join(os.WriteFile(b.path("q.yml"), text, 0o600), b.start(), b.answers(), eventually("the service runs", b.runs))
+	return errors.Join(os.WriteFile(b.path("q.yml"), text, 0o600), b.start(), b.answers(), eventually("the services run", b.runs))
 }
 
 // close ends the daemon and monit and takes the disk out. What is left of the disk must
@@ -182,9 +189,11 @@ func (b *restoreBed) close() error {
 	if b.monit != nil {
 		errs = append(errs, b.monit.Close())
 	}
-	if pid, err := b.pid(); err == nil {
-		p, _ := os.FindProcess(pid)
-		_ = p.Kill()
+	for _, name := range restoreServices {
+		if pid, err := b.pid(name); err == nil {
+			p, _ := os.FindProcess(pid)
+			_ = p.Kill()
+		}
 	}
 	if len(b.mounts()) > 0 {
 		errs = append(errs, loopfs.Unmount(b.store))
@@ -246,33 +255,35 @@ func (b *restoreBed) mounts() []string {
 	})
 }
 
-func (b *restoreBed) pid() (int, error) {
-	text, err := os.ReadFile(b.path("monit", "db.pid"))
+func (b *restoreBed) pid(service string) (int, error) {
+	text, err := os.ReadFile(b.path("monit", service+".pid"))
 	if err != nil {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
-// runs says whether the service runs, by monit's word, and has its file on the disk
+// runs says whether the services run, by monit's word, and have their file on the disk
 // that is in its place open.
 func (b *restoreBed) runs() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	all, err := b.client.Services(ctx)
-	if err != nil || len(all) != 1 || all[0].State != jobs.Running || !all[0].Monitored {
+	there, statErr := os.Stat(filepath.Join(b.store, "open"))
+	if err != nil || statErr != nil || len(all) != len(restoreServices) {
 		return false
 	}
-	pid, err := b.pid()
-	if err != nil {
-		return false
+	for _, s := range all {
+		pid, err := b.pid(s.Name)
+		if err != nil || s.State != jobs.Running || !s.Monitored {
+			return false
+		}
+		has, err := os.Stat(fmt.Sprintf("/proc/%d/fd/3", pid))
+		if err != nil || !os.SameFile(has, there) {
+			return false
+		}
 	}
-	has, err := os.Stat(fmt.Sprintf("/proc/%d/fd/3", pid))
-	if err != nil {
-		return false
-	}
-	there, err := os.Stat(filepath.Join(b.store, "open"))
-	return err == nil && os.SameFile(has, there)
+	return true
 }
 
 // snapshot takes one of the version that there is, and writes the next.

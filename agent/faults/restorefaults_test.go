@@ -38,6 +38,7 @@ var restoreFaults = []struct {
 	{"the disk is in use", "before-unmount", (*restoreBed).use, before, "failed", "has its working directory there"},
 	{"the restored disk cannot be mounted", "swapped", damages("disk-1.img", 0), before, "failed", "the restored disk is no good, and the one before was put back"},
 	{"the service does not run on the restored data", "", (*restoreBed).refuse, before, "failed", "the restored disk is no good, and the one before was put back"},
+	{"the daemon is killed when the service did not run on them", "going-back", (*restoreBed).kill, before, "failed", "the daemon ended"},
 	{"somebody cancels it before the exchange", "unmounted", (*restoreBed).cancel, before, "cancelled", "the run was cancelled"},
 	{"somebody cancels it after the exchange", "swapped", (*restoreBed).cancel, restored, "succeeded", ""},
 	{"the daemon is to end before the exchange", "stopped", (*restoreBed).terminate, before, "failed", "the daemon is stopping"},
@@ -90,7 +91,7 @@ func (b *restoreBed) use() error {
 }
 
 func (b *restoreBed) refuse() error {
-	return os.WriteFile(b.path(fmt.Sprintf("refuse.%d", b.version-1)), nil, 0o600)
+	return os.WriteFile(b.path(fmt.Sprintf("refuse.db.%d", b.version-1)), nil, 0o600)
 }
 
 // cancel returns when the daemon has been told, which answers when all is set going.
@@ -124,6 +125,9 @@ func TestMatrixOfRestoreFaults(t *testing.T) {
 				b.begin(cid, agent.NewID())
 			} else {
 				err = b.arm(c.point)
+				if c.point == "going-back" {
+					err = errors.Join(err, b.refuse())
+				}
 				b.begin(cid, agent.NewID())
 				err = errors.Join(err, b.awaitHit(c.point, patience), c.act(b))
 				b.letGo()
