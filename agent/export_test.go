@@ -59,3 +59,46 @@ func (a *Agent) Use(cid, work string) (free func(), err error) { return a.use(ci
 
 // Share has a snapshot for other work that only reads it.
 func (a *Agent) Share(cid, work string) (free func(), err error) { return a.share(cid, work) }
+
+// RetainOn applies retention whenever it is due, as Run has it done.
+func (a *Agent) RetainOn(ctx context.Context) { a.retainOn(ctx) }
+
+// Record writes a change that no run makes.
+func (a *Agent) Record(c Change) error {
+	a.edit.Lock()
+	defer a.edit.Unlock()
+	return a.write(c)
+}
+
+// TakeFrom performs a run that freezes nothing and starts no process: once its call is on
+// record, snapshot is called, which prints into a directory as a CPI does and returns the
+// CID. Its admission, its records, its report and its end are those of every run.
+func (a *Agent) TakeFrom(r Request, snapshot func(dir string) string) error {
+	r, err := a.Settings.completed(r)
+	if err != nil {
+		return err
+	}
+	if run, err := a.known(r); run != nil || err != nil {
+		return err
+	}
+	run := newRun(a.lifetime, r)
+	if err := a.acquire("run "+r.ID, run); err != nil {
+		return err
+	}
+	p, err := a.record(run, &Plan{Asked: r.Level, Level: r.Level, Disks: a.Settings.Disks}, &Inventory{}, nil)
+	if err != nil {
+		a.release()
+		return err
+	}
+	a.keep(run)
+	p.phases = map[Phase]time.Duration{}
+	p.calls = []*call{{disk: a.Settings.Disks[0].CID, sent: time.Now()}}
+	p.record.Calls = []Call{{DiskCID: p.calls[0].disk, Dir: p.dir(0)}}
+	if err = p.save(); err == nil {
+		p.calls[0].cid = snapshot(p.dir(0))
+	}
+	report := p.finish(err, nil)
+	a.release()
+	p.publish(report)
+	return err
+}

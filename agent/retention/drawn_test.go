@@ -186,7 +186,7 @@ func grown(p retention.Policy, n source) retention.Policy {
 // TestPlanIsTheModels plays cases drawn at random; a seed that fails is named, and
 // drawn again by itself.
 func TestPlanIsTheModels(t *testing.T) {
-	const cases = 5000
+	const cases = 2500
 	goes := 0
 	for seed := range uint64(cases) {
 		m := drawn(generator(seed))
