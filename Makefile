@@ -70,7 +70,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 
 bench: root deps ## measure, print medians and ratios to what the bare kernel or bus needs (root)
 	@mkdir -p build
-	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced ./agent/schedule > build/bench.log || { cat build/bench.log; exit 1; }
+	@go test -run '^$$' -bench . -benchtime 30x -count $(BENCHCOUNT) ./cmd/quiesced ./agent ./agent/schedule ./agent/retention > build/bench.log || { cat build/bench.log; exit 1; }
 	@go run $(BENCHSTAT) build/bench.log
 
 bench-freeze: root deps build ## measure the application's pause beside fsfreeze, qemu-ga and the bare ioctls (root, 30 minutes)

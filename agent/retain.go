@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/quiesced/quiesced/agent/retention"
@@ -51,8 +50,12 @@ type RetentionCounts struct {
 
 // PlanRetention says what would become of each snapshot now, and deletes none.
 func (a *Agent) PlanRetention() (Retention, error) {
-	all, err := a.decide()
-	return Retention{Snapshots: all, Note: a.keepsAll()}, err
+	all, decided, err := a.decide()
+	r := Retention{Note: a.keepsAll()}
+	for i, d := range decided {
+		r.Snapshots = append(r.Snapshots, retained(all[i], d))
+	}
+	return r, err
 }
 
 // ApplyRetention deletes what the policies do not keep, and says what came of each of
@@ -153,10 +156,14 @@ func (a *Agent) retain(ctx context.Context) (Retention, error) {
 
 // goes is what goes now, but for what was tried.
 func (a *Agent) goes(tried map[string]bool) ([]Retained, error) {
-	all, err := a.decide()
-	return slices.DeleteFunc(all, func(one Retained) bool {
-		return one.Verdict != VerdictGoes || tried[one.Snapshot.CID]
-	}), err
+	all, decided, err := a.decide()
+	var left []Retained
+	for i, d := range decided {
+		if !d.Keep && !tried[d.ID] {
+			left = append(left, retained(all[i], d))
+		}
+	}
+	return left, err
 }
 
 // leavesRest says why what is left does not go now, "" if it does.
@@ -178,7 +185,7 @@ func (a *Agent) retire(ctx context.Context, one Retained) Retained {
 	err := a.deleteOne(ctx, one.Snapshot.CID)
 	if err == nil {
 		one.Verdict = VerdictDeleted
-		a.retained(func(c *RetentionCounts) { c.Deleted++ })
+		a.countRetired(func(c *RetentionCounts) { c.Deleted++ })
 		return one
 	}
 	one.Error = err.Error()
@@ -186,7 +193,7 @@ func (a *Agent) retire(ctx context.Context, one Retained) Retained {
 		return one
 	}
 	one.Verdict = VerdictFailed
-	a.retained(func(c *RetentionCounts) { c.Failed++ })
+	a.countRetired(func(c *RetentionCounts) { c.Failed++ })
 	a.Log.Error("cannot delete a snapshot that is not kept", "snapshot", one.Snapshot.CID, "error", err)
 	return one
 }
@@ -198,34 +205,31 @@ func (a *Agent) noteApplied(r Retention) {
 			return
 		}
 	}
-	a.retained(func(c *RetentionCounts) { c.Last = time.Now() })
+	a.countRetired(func(c *RetentionCounts) { c.Last = time.Now() })
 }
 
-func (a *Agent) retained(count func(*RetentionCounts)) {
+func (a *Agent) countRetired(count func(*RetentionCounts)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	count(&a.retired)
 }
 
 // decide asks the policies about each snapshot.
-func (a *Agent) decide() ([]Retained, error) {
+func (a *Agent) decide() ([]Snapshot, []retention.Decision, error) {
 	all, err := a.Snapshots()
-	if err != nil {
-		return nil, err
-	}
 	entries := make([]retention.Entry, 0, len(all))
 	for i := range all {
 		entries = append(entries, retentionEntry(&all[i]))
 	}
-	decided := make([]Retained, 0, len(all))
-	for i, d := range retention.Plan(a.Settings.Keep, entries, time.Now()) {
-		one := Retained{Snapshot: all[i], Verdict: VerdictGoes, Why: d.Why}
-		if d.Keep {
-			one.Verdict = VerdictStays
-		}
-		decided = append(decided, one)
+	return all, retention.Plan(a.Settings.Keep, entries, time.Now()), err
+}
+
+func retained(s Snapshot, d retention.Decision) Retained {
+	one := Retained{Snapshot: s, Verdict: VerdictGoes, Why: d.Why}
+	if d.Keep {
+		one.Verdict = VerdictStays
 	}
-	return decided, nil
+	return one
 }
 
 // retentionEntry is a snapshot as retention looks at it. One that was looked at and is

@@ -49,23 +49,32 @@ func (p Policies) of(trigger string) (Policy, string) {
 type rule struct {
 	name   string
 	count  int
-	period func(time.Time) string // of a time in UTC
+	period func(time.Time) int // of a time in UTC; the same for all times in it
+	label  func(time.Time) string
 }
 
 func (p Policy) rules() []rule {
 	return []rule{
-		{"hourly", p.Hourly, func(t time.Time) string { return t.Format("2006-01-02T15") }},
-		{"daily", p.Daily, func(t time.Time) string { return t.Format(time.DateOnly) }},
-		{"weekly", p.Weekly, isoWeek},
-		{"monthly", p.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
-		{"yearly", p.Yearly, func(t time.Time) string { return t.Format("2006") }},
+		{"hourly", p.Hourly, func(t time.Time) int { return day(t)*24 + t.Hour() }, layout("2006-01-02T15")},
+		{"daily", p.Daily, day, layout(time.DateOnly)},
+		{"weekly", p.Weekly, week, func(t time.Time) string { return fmt.Sprintf("%d-W%02d", week(t)/100, week(t)%100) }},
+		{"monthly", p.Monthly, month, layout("2006-01")},
+		{"yearly", p.Yearly, time.Time.Year, layout("2006")},
 	}
 }
 
-func isoWeek(t time.Time) string {
-	year, week := t.ISOWeek()
-	return fmt.Sprintf("%d-W%02d", year, week)
+func layout(of string) func(time.Time) string {
+	return func(t time.Time) string { return t.Format(of) }
 }
+
+func day(t time.Time) int { return t.Year()*1000 + t.YearDay() }
+
+func week(t time.Time) int {
+	year, week := t.ISOWeek()
+	return year*100 + week
+}
+
+func month(t time.Time) int { return t.Year()*100 + int(t.Month()) }
 
 // counts says whether the policy has any.
 func (p Policy) counts() bool { return p != Policy{MaxAge: p.MaxAge} }
@@ -117,7 +126,7 @@ func (r rule) mark(group []*candidate) {
 				best = group[n]
 			}
 		}
-		best.keep(r.name + " " + period)
+		best.keep(r.name + " " + r.label(best.Time.UTC()))
 		group = group[n:]
 	}
 }
