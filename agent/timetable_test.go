@@ -187,7 +187,7 @@ func TestClockThatWasYearsAheadLosesNoDay(t *testing.T) {
 }
 
 // brokenStore is on a disk that is full and cannot be read.
-type brokenStore struct{ memory }
+type brokenStore struct{}
 
 func (brokenStore) Put(map[agent.Trigger]agent.Handled) error { return errors.New("no space left") }
 func (brokenStore) Get() (map[agent.Trigger]agent.Handled, error) {
