@@ -161,6 +161,9 @@ func (b *restoreBed) checkOther(t *testing.T, side string, report wire.Report) {
 	}
 	for _, image := range images {
 		if name := filepath.Base(image); name != "disk-1.img" {
+			for _, loop := range loopsOf(image) { // of a case that failed
+				_ = exec.Command("losetup", "-d", loop).Run()
+			}
 			_ = os.Remove(image)
 			_ = os.Remove(strings.TrimSuffix(image, ".img") + ".json")
 		}
