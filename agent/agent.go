@@ -36,6 +36,7 @@ type Parts struct {
 	System   quiesce.System
 	Supervised
 	CPI        *cpi.Client // nil when no CPI is configured
+	Copies     Copies      // of the catalogue, nil for none
 	Observer   Observer
 	Timekeeper *Timekeeper // of the scheduled runs, nil for none
 	Scratch    ScratchStore
@@ -55,7 +56,9 @@ type Agent struct {
 	admit sync.Mutex // held while a request is matched with the runs there are
 	edit  sync.Mutex // held while records and snapshots are written, or read, changed and written
 
-	catalogue *catalogue // set before the first request
+	catalogue *catalogue    // set before the first request
+	copier    copier        // of the catalogue
+	changed   chan struct{} // one token has the catalogue copied at once
 
 	mu        sync.Mutex
 	holder    *holder           // guarded by mu: what holds the slot
@@ -87,6 +90,7 @@ func New(p Parts) *Agent {
 		Parts:     p,
 		slot:      make(chan struct{}, 1),
 		runs:      map[string]*Run{},
+		changed:   make(chan struct{}, 1),
 		again:     make(chan struct{}, 1),
 		apply:     make(chan struct{}, 1),
 		inUse:     map[string]usages{},

@@ -13,6 +13,7 @@ type catalogue struct {
 	all   []*Snapshot               // guarded by mu, in their order; what they point to never changes
 	byKey map[SnapshotKey]*Snapshot // guarded by mu
 	byCID map[string]*Snapshot      // guarded by mu: those that have a CID
+	count int                       // guarded by mu: of changes
 }
 
 func newCatalogue(all []Snapshot) *catalogue {
@@ -42,6 +43,9 @@ func (c *catalogue) index(s *Snapshot) {
 func (c *catalogue) apply(change Change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(change.Gone)+len(change.Snapshots) > 0 {
+		c.count++
+	}
 	for _, key := range change.Gone {
 		c.remove(key)
 	}
@@ -76,6 +80,20 @@ func (c *catalogue) list() []Snapshot {
 		all = append(all, *s)
 	}
 	return all
+}
+
+// changes is how often the catalogue was changed.
+func (c *catalogue) changes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count
+}
+
+// knows says whether a snapshot, or another with its CID, is in the catalogue.
+func (c *catalogue) knows(s Snapshot) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKey[s.Key()] != nil || c.byCID[s.CID] != nil
 }
 
 func (c *catalogue) len() int {

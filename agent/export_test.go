@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
 )
 
@@ -29,6 +30,21 @@ func (a *Agent) Redelete(ctx context.Context) error { return a.redelete(ctx) }
 func (a *Agent) DeleteOne(ctx context.Context, cid string) error { return a.deleteOne(ctx, cid) }
 
 var NextWait = nextWait
+
+// Compare compares a catalogue with the list of a CPI, which may make snapshots for so long
+// after it was told; disk d1 is this instance's.
+func Compare(known []Snapshot, list []cpi.SnapshotInfo, in Instance, late time.Duration, o ReconcileOptions) (Reconciliation, Change) {
+	c := comparison{known: known, list: list, mine: map[string]bool{"d1": true}, instance: in, late: late, options: o}
+	change := c.compare()
+	return c.found, change
+}
+
+// CopyOut looks where the disks are, and brings the catalogue's copies up to date, as the
+// run loop does.
+func (a *Agent) CopyOut(ctx context.Context) {
+	a.copier.looked = time.Time{}
+	a.copyOut(ctx)
+}
 
 // From selects from snapshots.
 func (s Selection) From(all []Snapshot, now time.Time) []Snapshot { return s.from(all, now) }

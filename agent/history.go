@@ -23,6 +23,10 @@ func (a *Agent) write(c Change) error {
 // know makes a change known to whoever asks.
 func (a *Agent) know(c Change) {
 	a.catalogue.apply(c)
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range c.Records {

@@ -24,6 +24,7 @@ func (a *Agent) Run(ctx context.Context) {
 	retries.Go(func() { a.retryHeldOn(ctx) })
 	retries.Go(func() { a.redeleteOn(ctx) })
 	retries.Go(func() { a.retainOn(ctx) })
+	retries.Go(func() { a.copyOn(ctx) })
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
 	for {

@@ -16,6 +16,7 @@ type Journal interface {
 	Get(id string) (Record, bool, error)
 	All() ([]Record, error) // oldest first
 	Snapshots() ([]Snapshot, error)
+	ID() string // random, made with the journal: another one knows of other snapshots
 }
 
 // Change is what is written at once.

@@ -327,6 +327,9 @@ func (a *Agent) stuckRuns() []string {
 // still frozen from before: nobody knows what else waits for that, and a run
 // would be one more. Level none touches nothing.
 func (a *Agent) refuseStuck(r Request) error {
+	if err := a.refuseCopying(r); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.stuck) == 0 && a.unread == nil || r.Level == LevelNone {

@@ -31,6 +31,12 @@ func (i Instance) String() string {
 	return i.Job + "/" + i.ID
 }
 
+// same says whether this is the instance that another time was meant by other. Its index
+// changes; where it has no id, nothing else tells it from others of its job.
+func (i Instance) same(other Instance) bool {
+	return i.Deployment == other.Deployment && i.Job == other.Job && i.ID == other.ID && (i.ID != "" || i.Index == other.Index)
+}
+
 // Request asks for snapshots of this instance's persistent disks.
 type Request struct {
 	ID           string  // of the run to be; the same id never makes a second snapshot

@@ -13,6 +13,8 @@ type Status struct {
 	Restored     *Report   // the newest restore that left another disk in place, nil for none
 	Snapshots    int
 	Redeletes    Redeletes
+	Copies       []CopyStatus      // of the catalogue
+	CopiesFailed int               // how often one could not be read or written, since the daemon began
 	Unsaved      []string          // ids of runs that could not be recorded yet
 	Stuck        []string          // what could not be thawed
 	Doing        map[string]string // what the run does to each job and service, or did last
@@ -37,6 +39,7 @@ func (a *Agent) Status() (Status, error) {
 	}
 	s.Unsaved, _ = a.waiting()
 	s.Snapshots = a.catalogue.len()
+	s.Copies, s.CopiesFailed = a.copyStatus()
 	s.Verification = a.Verification()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,19 +51,23 @@ func (a *Agent) Status() (Status, error) {
 	return s, nil
 }
 
-// Now is the work that holds the VM, "" for none, its phase where it is a run,
-// and since when that is so.
+// Now is the work that holds the VM, "" for none, its phase where it is a run, and since when
+// that is so. Work that makes way for any other is none.
 func (a *Agent) Now() (work string, phase Phase, since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.holder == nil {
+	h := a.holder
+	if h == nil || h.makeWay != nil {
 		return "", "", time.Time{}
 	}
-	work, since = a.holder.work, a.holder.since
-	if a.holder.run != nil {
-		phase, since = a.holder.run.Progress()
+	if h.run == nil {
+		return h.work, "", h.since
 	}
-	return work, phase, since
+	phase, since = h.run.Progress()
+	if since.IsZero() { // it has no phase yet
+		since = h.since
+	}
+	return h.work, phase, since
 }
 
 // Doing is what the work that holds the VM does to each job and service, or did

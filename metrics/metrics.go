@@ -36,6 +36,8 @@ const (
 	Unresolved    = "quiesced_unresolved_snapshots"
 	Redeleted     = "quiesced_snapshot_deletes_retried_total"
 	NotDeleted    = "quiesced_snapshot_deletes_failed_total"
+	Outdated      = "quiesced_catalogue_copies_outdated"
+	NotCopied     = "quiesced_catalogue_copy_failures_total"
 	Busy          = "quiesced_busy"
 	Stuck         = "quiesced_stuck_filesystems"
 	NotGoing      = "quiesced_jobs_not_resumed"

@@ -90,7 +90,7 @@ func filled(t testing.TB) *metrics.Metrics {
 	t.Helper()
 	m := metrics.New()
 	must(t, m.Watch(&fakeState{
-		status: agent.Status{Redeletes: agent.Redeletes{Tried: 3, Failed: 1}, Enabled: true, Work: "run clean", Stuck: []string{"/store"}, LastVerified: at(180), Verification: &agent.VerificationStatus{Left: "in use"}, Scheduled: []agent.Scheduled{
+		status: agent.Status{CopiesFailed: 2, Copies: []agent.CopyStatus{{DiskCID: "vol-1"}, {DiskCID: "vol-2", Current: true}}, Redeletes: agent.Redeletes{Tried: 3, Failed: 1}, Enabled: true, Work: "run clean", Stuck: []string{"/store"}, LastVerified: at(180), Verification: &agent.VerificationStatus{Left: "in use"}, Scheduled: []agent.Scheduled{
 			{Trigger: agent.TriggerScheduled, Next: at(86400), Last: at(0), Missed: 2, Skipped: 1},
 			{Trigger: agent.TriggerSelf},
 		}, Retention: &agent.RetentionCounts{Deleted: 12, Failed: 1, Last: at(60)}},

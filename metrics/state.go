@@ -46,6 +46,8 @@ var (
 	redeletedDesc  = prometheus.NewDesc(Redeleted, "How often it was tried again to delete a snapshot that was half deleted.", nil, nil)
 	notDeletedDesc = prometheus.NewDesc(NotDeleted, "How often it failed to delete a snapshot that was half deleted.", nil, nil)
 	unresolvedDesc = prometheus.NewDesc(Unresolved, "Snapshots that the CPI may have made and whose CIDs are not known.", nil, nil)
+	outdatedDesc   = prometheus.NewDesc(Outdated, "Disks whose copy of the catalogue is not as the catalogue is.", nil, nil)
+	notCopiedDesc  = prometheus.NewDesc(NotCopied, "How often a copy of the catalogue could not be read or written.", nil, nil)
 	busyDesc       = prometheus.NewDesc(Busy, "1 while a run or a deletion is under way.", nil, nil)
 	stuckDesc      = prometheus.NewDesc(Stuck, "Freezes of dead guards that could not be thawed yet.", nil, nil)
 	notGoingDesc   = prometheus.NewDesc(NotGoing, "Services, locks and hooks of jobs that could not be set going again yet.", nil, nil)
@@ -65,7 +67,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		snapshotsDesc, unresolvedDesc, redeletedDesc, notDeletedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc,
+		snapshotsDesc, unresolvedDesc, redeletedDesc, notDeletedDesc, outdatedDesc, notCopiedDesc, busyDesc, stuckDesc, notGoingDesc, yieldedDesc, enabledDesc,
 		nextDesc, lastDesc, missedDesc, skippedDesc, verifiedDesc, scratchDesc, retiredDesc, notRetiredDesc, retentionDesc,
 	} {
 		ch <- d
@@ -96,6 +98,8 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 			count(notRetiredDesc, r.Failed)
 			gauge(retentionDesc, instant(r.Last))
 		}
+		gauge(outdatedDesc, float64(outdated(status.Copies)))
+		count(notCopiedDesc, status.CopiesFailed)
 		for _, one := range status.Scheduled {
 			trigger := string(one.Trigger)
 			gauge(nextDesc, instant(one.Next), trigger)
@@ -123,6 +127,15 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 			gauge(snapshotsDesc, float64(found[kind{clean, state}]), strconv.FormatBool(clean), string(state))
 		}
 	}
+}
+
+func outdated(copies []agent.CopyStatus) (n int) {
+	for _, c := range copies {
+		if !c.Current {
+			n++
+		}
+	}
+	return n
 }
 
 func instant(t time.Time) float64 {

@@ -165,6 +165,27 @@ func testSelect(t *testing.T, _ *apitest.Daemon, c api.Client) {
 	}
 }
 
+func testReconcile(t *testing.T, d *apitest.Daemon, c api.Client) {
+	take(t, c)
+	d.Answer(t, "list_snapshots", `{"result":[{"snapshot_cid":"snap-9","disk_cid":"disk-1","size":7}],"error":null,"log":""}`)
+	r, err := c.Reconcile(t.Context(), api.ReconcileOptions{})
+	no(t, err)
+	if r.Known != 0 || len(r.Missing) != 1 || r.Missing[0].CID != "snap-1" {
+		t.Errorf("got %+v", r)
+	}
+	same(t, []api.Unknown{{CID: "snap-9", DiskCID: apitest.DiskCID, Size: 7}}, r.Unknown)
+	r, err = c.Reconcile(t.Context(), api.ReconcileOptions{Adopt: true, Drop: true})
+	no(t, err)
+	if len(r.Adopted) != 1 || len(r.Dropped) != 1 || len(r.Missing)+len(r.Unknown) != 0 {
+		t.Errorf("got %+v", r)
+	}
+	d.Answer(t, "list_snapshots", `{"result":null,"error":{"type":"Bosh::Clouds::NotImplemented","message":"list_snapshots","ok_to_retry":false},"log":""}`)
+	_, err = c.Reconcile(t.Context(), api.ReconcileOptions{})
+	fails(t, err, api.KindRefused, "cannot list snapshots")
+	_, err = c.Caller.Call(t.Context(), "reconcile", map[string]any{"drop": "yes"})
+	fails(t, err, api.KindInvalid, "drop: got string, want true or false")
+}
+
 func testRuns(t *testing.T, d *apitest.Daemon, c api.Client) {
 	none, err := c.Runs(t.Context())
 	no(t, err)

@@ -65,6 +65,7 @@ var conformance = []struct {
 	{"retention is planned and applied", aged, testRetention},
 	{"retention without a policy does nothing", nil, testRetentionOfNothing},
 	{"snapshots are selected and sorted", nil, testSelect},
+	{"the catalogue is compared with the CPI", nil, testReconcile},
 	{"a method that is not known", nil, testUnknownMethod},
 	{"requests that are refused", nil, testRefused},
 	{"arguments that are wrong", nil, testWrongArguments},

@@ -70,6 +70,7 @@ func methods() map[string]method {
 		"runs":             {0, false, RoleOperator, (*Handler).runs},
 		"delete_snapshot":  {1, false, RoleOperator, (*Handler).deleteSnapshot},
 		"delete_snapshots": {0, false, RoleOperator, (*Handler).deleteSnapshots},
+		"reconcile":        {0, false, RoleOperator, (*Handler).reconcile},
 		"verify_snapshot":  {0, false, RoleOperator, (*Handler).verifySnapshot},
 		"plan_restore":     {1, false, RoleOperator, (*Handler).planRestore},
 		"restore_snapshot": {1, false, RoleOperator, (*Handler).restoreSnapshot},
@@ -190,6 +191,7 @@ type Status struct {
 	Last      *wire.Report      `json:"last_run,omitempty"`
 	Restored  *wire.Report      `json:"last_restore,omitempty"`
 	Snapshots int               `json:"snapshots"`
+	Copies    []Copy            `json:"catalogue_copies,omitempty"`
 	Unsaved   []string          `json:"unsaved_runs,omitempty"`
 	Stuck     []string          `json:"stuck,omitempty"`
 	Doing     map[string]string `json:"jobs,omitempty"`
@@ -206,6 +208,27 @@ type Retention struct {
 	Deleted int        `json:"deleted"`
 	Failed  int        `json:"failed"`
 	Last    *time.Time `json:"last,omitempty"` // when all was deleted that went
+}
+
+// Copy is how the copy of the catalogue on a disk stands.
+type Copy struct {
+	DiskCID string     `json:"disk_cid"`
+	Mount   string     `json:"mount"`
+	Current bool       `json:"current"` // it has what the catalogue has
+	Written *time.Time `json:"written_at,omitempty"`
+	Error   string     `json:"error,omitempty"`
+}
+
+func fromCopies(all []agent.CopyStatus) []Copy {
+	var w []Copy
+	for _, one := range all {
+		c := Copy{DiskCID: one.DiskCID, Mount: one.Mount, Current: one.Current, Written: instant(one.Written)}
+		if one.Err != nil {
+			c.Error = one.Err.Error()
+		}
+		w = append(w, c)
+	}
+	return w
 }
 
 // Scheduled is how a schedule of runs stands.
@@ -234,7 +257,7 @@ func (h *Handler) status(context.Context, Call) (any, error) {
 	}
 	w := Status{
 		Version: h.Version, Enabled: s.Enabled, Instance: Instance(s.Instance), Work: s.Work,
-		Phase: string(s.Phase), Snapshots: s.Snapshots, Unsaved: s.Unsaved, Stuck: s.Stuck,
+		Phase: string(s.Phase), Snapshots: s.Snapshots, Copies: fromCopies(s.Copies), Unsaved: s.Unsaved, Stuck: s.Stuck,
 		Doing: s.Doing, NotGoing: s.NotGoing,
 	}
 	w.Yielded, w.Since = instant(s.Yielded), instant(s.Since)

@@ -69,11 +69,7 @@ func (h *Handler) snapshots(_ context.Context, c Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]wire.Snapshot, 0, len(all))
-	for _, s := range all {
-		list = append(list, wire.FromSnapshot(s, h.Agent.Settings.Instance))
-	}
-	return list, nil
+	return h.list(all), nil
 }
 
 // maxRuns bounds the answer to runs.

@@ -105,6 +105,7 @@ func newVM(b *bed) (*vm, error) {
 		return nil, err
 	}
 	return v, errors.Join(
+		os.RemoveAll(filepath.Join(b.disk.Mount, "quiesced")), // the catalogue of the case before
 		b.log.Truncate(0), b.site.forget(),
 		os.WriteFile(filepath.Join(v.dir, "q.yml"), fmt.Appendf(nil, config, v.dir, b.disk.Mount, b.site.config()), 0o600),
 		os.WriteFile(filepath.Join(v.dir, "cpi"), fmt.Appendf(nil, script, v.dir), 0o700),

@@ -8,6 +8,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -44,7 +45,13 @@ var (
 )
 
 // Journal implements agent.Journal.
-type Journal struct{ db *bbolt.DB }
+type Journal struct {
+	db *bbolt.DB
+	id string
+}
+
+// Where the journal's id is.
+var about, idKey = []byte("about"), []byte("id")
 
 // Open opens the database in dir, which it makes (mode 0700) if it is not
 // there. The error says so if another daemon has it open.
@@ -60,27 +67,39 @@ func Open(dir string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal %q: %w", path, err)
 	}
-	if err := prepare(db); err != nil {
+	j := &Journal{db: db}
+	if err := j.prepare(); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("cannot write the journal %q: %w", path, err)
 	}
-	return &Journal{db: db}, nil
+	return j, nil
 }
+
+// ID is the journal's own, made with the database.
+func (j *Journal) ID() string { return j.id }
 
 // prepare makes the buckets and moves aside what cannot be read. It writes only
 // where there is something to do: a full disk must not keep a daemon from
 // starting, which has to make good what the one before it left.
-func prepare(db *bbolt.DB) error {
+func (j *Journal) prepare() error {
 	inOrder := false
-	err := db.View(func(tx *bbolt.Tx) error {
-		inOrder = runs.inOrder(tx) && snapshots.inOrder(tx)
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		if own := tx.Bucket(about); own != nil {
+			j.id = string(own.Get(idKey))
+		}
+		inOrder = j.id != "" && runs.inOrder(tx) && snapshots.inOrder(tx)
 		return nil
 	})
 	if err != nil || inOrder {
 		return err
 	}
-	return db.Update(func(tx *bbolt.Tx) error {
-		return errors.Join(runs.putInOrder(tx), snapshots.putInOrder(tx))
+	j.id = cmp.Or(j.id, agent.NewID())
+	return j.db.Update(func(tx *bbolt.Tx) error {
+		own, err := tx.CreateBucketIfNotExists(about)
+		if err != nil {
+			return err
+		}
+		return errors.Join(own.Put(idKey, []byte(j.id)), runs.putInOrder(tx), snapshots.putInOrder(tx))
 	})
 }
 

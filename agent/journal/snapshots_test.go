@@ -64,6 +64,20 @@ func TestChangesOfTheCatalogueAreThereAfterReopening(t *testing.T) {
 	}
 }
 
+func TestJournalKeepsItsIDAndSharesItWithNone(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	must(t, err)
+	first := j.ID()
+	must(t, j.Close())
+	if again := open(t, dir).ID(); again != first || first == "" {
+		t.Errorf("it is %q, and was %q", again, first)
+	}
+	if other := open(t, t.TempDir()).ID(); other == first {
+		t.Errorf("two journals have the id %q", other)
+	}
+}
+
 // A run's record has no id here, which the database refuses after it took the rest.
 func TestChangeIsWrittenAsAWholeOrNotAtAll(t *testing.T) {
 	j := open(t, t.TempDir())

@@ -34,6 +34,10 @@ func ParseRequest(doc []byte) (agent.Request, error) {
 	return r.domain(), err
 }
 
+// ParseOptions reads one document of options and nothing after it. The error names the
+// field that is wrong.
+func ParseOptions[T any](doc []byte) (T, error) { return parse[T](doc) }
+
 // parse reads one document strictly.
 func parse[T any](doc []byte) (T, error) {
 	var into *T

@@ -33,6 +33,7 @@ type Config struct {
 	Instance        InstanceConfig    `yaml:"instance"`
 	Disks           []DiskConfig      `yaml:"disks"`
 	CPI             CPIConfig         `yaml:"cpi"`
+	Catalogue       CatalogueConfig   `yaml:"catalogue"`
 	Levels          map[string]string `yaml:"levels"`
 	AllowDegrade    bool              `yaml:"allow_degrade"`
 	Processes       ProcessesConfig   `yaml:"processes"`
@@ -67,6 +68,11 @@ type DiskConfig struct {
 	CID    string   `yaml:"cid"`
 	Device string   `yaml:"device"`
 	Mounts []string `yaml:"mounts"`
+}
+
+// CatalogueConfig says what is done with the list of snapshots.
+type CatalogueConfig struct {
+	Copy bool `yaml:"copy"` // it is copied to the persistent disks
 }
 
 // CPIConfig says which CPI takes the snapshots.
@@ -118,6 +124,7 @@ func defaults() Config {
 		StateDir:  defaultStateDir,
 		BOSH:      boshDefaults(),
 		CPI:       CPIConfig{Gone: agent.GoneMessage},
+		Catalogue: CatalogueConfig{Copy: true},
 		Listen:    ListenConfig{Socket: defaultSocket, Metrics: defaultMetrics},
 		Levels:    levels,
 		Processes: processesDefaults(),

@@ -42,6 +42,7 @@ var allowedImports = map[string][]string{
 	"agent/boshvm":                {},
 	"agent/wire":                  {"agent", "quiesce", "quiesce/jobs", "quiesce/remount", "cpi"},
 	"agent/journal":               {"agent", "agent/wire", "cpi"},
+	"agent/diskcopy":              {"agent", "agent/wire"},
 	"agent/audit":                 {},
 	"agent/api":                   {"agent", "agent/audit", "agent/wire"},
 	"agent/api/apitest":           {"…"},
@@ -72,7 +73,7 @@ var confined = map[string][]string{
 	"github.com/google/uuid":        {"agent"},
 	"golang.org/x/sync":             {"cmd"},
 	"golang.org/x/term":             {"cmd"},
-	"golang.org/x/sys":              {"agent", "agent/httpapi", "cpi", "cpi/front", "cpi/local", "quiesce", "quiesce/fscheck", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/remount", "quiesce/writeout", "cmd"},
+	"golang.org/x/sys":              {"agent", "agent/diskcopy", "agent/httpapi", "cpi", "cpi/front", "cpi/local", "quiesce", "quiesce/fscheck", "quiesce/guard", "quiesce/jobs", "quiesce/jobs/processes", "quiesce/monit", "quiesce/monit/monittest", "quiesce/remount", "quiesce/writeout", "cmd"},
 }
 
 // listed is what go list says of a package.

@@ -59,8 +59,8 @@ func root(t *terminal) *cobra.Command {
 	cmd.PersistentFlags().BoolVar(&g.json, "json", false, "print JSON")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	for _, verb := range []func(*globals) *cobra.Command{
-		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb, verifyVerb, restoreVerb, applyRetentionVerb,
-		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, nextRunsVerb, versionVerb, relayVerb,
+		serveVerb, takeSnapshotVerb, snapshotsVerb, deleteSnapshotVerb, deleteSnapshotsVerb, reconcileVerb, verifyVerb, restoreVerb, applyRetentionVerb,
+		runsVerb, statusVerb, yieldVerb, unyieldVerb, thawVerb, checkConfigVerb, nextRunsVerb, versionVerb, relayVerb, diskCopyVerb,
 	} {
 		cmd.AddCommand(strict(verb(g)))
 	}

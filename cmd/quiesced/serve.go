@@ -104,6 +104,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 		Journal:    records,
 		Freezer:    freezer,
 		CPI:        c.cpiClient(),
+		Copies:     c.copies(),
 		Observer:   agent.Observers{m, alerts},
 		Log:        log,
 		Writes:     held,
@@ -113,6 +114,7 @@ func serve(ctx context.Context, c *Config, held *heldLog, log *slog.Logger) erro
 	if err := errors.Join(a.Recover(left, unread), m.Watch(a)); err != nil {
 		return err
 	}
+	a.FindCopies(ctx)
 	for _, err := range checkMachine(c) {
 		log.Warn("snapshots will be refused as things are", "error", err)
 	}

@@ -99,3 +99,26 @@ func TestSizesAreShownInTheUnitThatSuitsThem(t *testing.T) {
 		}
 	}
 }
+
+func TestCatalogueIsReconciledWithTheLocalCPI(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	_, first := w.take("--level", "none")
+	_, second := w.take("--level", "none")
+	lost, kept := first.Disks[0].SnapshotCID, second.Disks[0].SnapshotCID
+	w.mustSay(w.run("reconcile"), exitOK, "Known        2 to both; the sizes of 2 were not known before")
+	w.mustSay(w.run("snapshots", "--sort", "size"), exitOK, "MiB")
+	w.must(os.Remove(w.image(lost)))
+	w.mustSay(w.run("reconcile"), exitOK, "Known        1 to both", "Not there    "+lost)
+	w.mustSay(w.run("reconcile", "--drop"), exitUsage, "Forget these 1 snapshots", lost)
+	w.mustSay(w.run("reconcile", "--drop", "--yes"), exitOK, "Dropped      "+lost)
+	w.kill()
+	w.must(os.RemoveAll(filepath.Join(w.dir, "state")))
+	w.start()
+	w.mustSay(w.run("reconcile"), exitOK, "Known        0 to both", "Not in list  "+kept)
+	w.mustSay(w.run("reconcile", "--adopt", "--json"), exitOK, `"adopted": [`, kept)
+	if all := w.snapshots(); len(all) != 1 || all[0].CID != kept || all[0].DiskSize != 32<<20 {
+		t.Errorf("known are %+v", all)
+	}
+	w.mustSay(w.run("delete-snapshot", kept), exitOK, "Deleted")
+}

@@ -107,6 +107,11 @@ func (g *globals) printStatus(s api.Status) {
 	if r := s.Retention; r != nil {
 		g.printf("Retention  %s\n", retentionLine(*r))
 	}
+	for _, c := range s.Copies {
+		if c.Error != "" {
+			g.printf("Copy       of the catalogue on disk %s is not current: %s\n", c.DiskCID, c.Error)
+		}
+	}
 	for _, what := range s.NotGoing {
 		g.printf("NOT GOING AGAIN: %s\n", what)
 	}

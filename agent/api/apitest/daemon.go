@@ -65,6 +65,7 @@ case $request in
 '{"method":"create_disk"'*'"api_version":2}') method=create_disk ;;
 '{"method":"detach_disk"'*) method=detach_disk ;;
 '{"method":"delete_disk"'*) method=delete_disk ;;
+'{"method":"list_snapshots"'*) method=list_snapshots ;;
 *) exit 1 ;; # cut short
 esac
 printf '%%s\n' "$request" >> "requests-$method"
