@@ -61,6 +61,7 @@ type copied struct {
 	disk    string // CID
 	place   Place
 	read    bool      // what was there is known, and adopted
+	none    bool      // nothing was there, and nothing was written yet
 	aside   string    // under which word what is there is to be kept, "" for none
 	changes int       // of the catalogue that is there, -1 for another one
 	written time.Time // zero for never, by this daemon
@@ -193,9 +194,10 @@ func (a *Agent) copyTo(ctx context.Context, one *copied) {
 	ctx, cancel := context.WithTimeoutCause(ctx, copyLimit, errors.New("it takes too long"))
 	defer cancel()
 	err := a.readCopy(ctx, one)
-	changes := a.catalogue.changes()
-	if err == nil {
-		err = a.Copies.Write(ctx, one.place, Copy{Journal: a.Journal.ID(), Instance: a.Settings.Instance, Snapshots: a.catalogue.list()}, one.aside)
+	changes, all := a.catalogue.changes(), a.catalogue.list()
+	nothing := one.none && len(all) == 0 // and no file is made to say so
+	if err == nil && !nothing {
+		err = a.Copies.Write(ctx, one.place, Copy{Journal: a.Journal.ID(), Instance: a.Settings.Instance, Snapshots: all}, one.aside)
 	}
 	if (errors.Is(err, ErrMadeWay) || errors.Is(err, ErrStopping)) && a.Copies.Stuck() == nil {
 		return // it was not given its time
@@ -206,7 +208,10 @@ func (a *Agent) copyTo(ctx context.Context, one *copied) {
 		a.copyFailed(one, err)
 		return
 	}
-	one.changes, one.written, one.err, one.aside = changes, time.Now(), nil, ""
+	one.changes, one.err, one.aside = changes, nil, ""
+	if !nothing {
+		one.none, one.written = false, time.Now()
+	}
 }
 
 // copyFailed needs the copier's mu held. It says so once.
@@ -225,9 +230,9 @@ func (a *Agent) readCopy(ctx context.Context, one *copied) error {
 		return nil
 	}
 	found, err := a.Copies.Read(ctx, one.place)
-	aside := ""
+	aside, none := "", errors.Is(err, ErrNoCopy)
 	switch {
-	case errors.Is(err, ErrNoCopy):
+	case none:
 	case errors.Is(err, ErrBadCopy):
 		aside = "unreadable"
 		a.Log.Warn("a copy of the catalogue is of no use", "disk", one.disk, "error", err)
@@ -243,7 +248,7 @@ func (a *Agent) readCopy(ctx context.Context, one *copied) error {
 	}
 	a.copier.mu.Lock()
 	defer a.copier.mu.Unlock()
-	one.read, one.aside = true, aside
+	one.read, one.none, one.aside = true, none, aside
 	return nil
 }
 

@@ -116,7 +116,7 @@ func (c *Copies) kill(mount string, child *exec.Cmd, ended <-chan error, why err
 	limit := time.NewTimer(endPatience)
 	defer limit.Stop()
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // it was killed
 		c.forget(mount)
 		return why
 	case <-limit.C:

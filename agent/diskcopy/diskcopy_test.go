@@ -85,6 +85,9 @@ func TestCopyIsReadBackAsItWasWritten(t *testing.T) {
 	}
 	for _, n := range []int{3, 0, 2000, 1} {
 		want := some(n)
+		if n == 0 { // a child that was killed
+			must(t, os.WriteFile(filepath.Join(at.Mount, "quiesced", "snapshots.json.new"), []byte("half"), 0o600))
+		}
 		must(t, c.Write(patient(t), at, want, ""))
 		got, err := c.Read(patient(t), at)
 		must(t, err)
@@ -138,7 +141,7 @@ func TestCopyThatMakesNoSenseIsTold(t *testing.T) {
 
 // What lies in the directory is believed, so nobody else may have put it there.
 func TestCopyIsNotReadFromOrWrittenToWhatIsNotRootsAlone(t *testing.T) {
-	for name, make := range map[string]func(t *testing.T, dir string){
+	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"a directory of somebody else": func(t *testing.T, dir string) { must(t, os.Mkdir(dir, 0o700)); must(t, os.Chown(dir, 1000, 1000)) },
 		"a directory that others write": func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir, 0o700))
@@ -157,7 +160,7 @@ func TestCopyIsNotReadFromOrWrittenToWhatIsNotRootsAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at, c := disk(t, 8<<20), newCopies()
-			make(t, filepath.Join(at.Mount, "quiesced"))
+			prepare(t, filepath.Join(at.Mount, "quiesced"))
 			if got, err := c.Read(patient(t), at); err == nil || errors.Is(err, agent.ErrNoCopy) || errors.Is(err, agent.ErrBadCopy) {
 				t.Errorf("read: %v, %v", got, err)
 			}
