@@ -147,11 +147,18 @@ func (c *comparison) unknown() []cpi.SnapshotInfo {
 // have been another's before.
 func (c *comparison) ours(info cpi.SnapshotInfo) bool {
 	for key, want := range map[string]string{"deployment": c.instance.Deployment, "job": c.instance.Job, "instance_id": c.instance.ID} {
-		if value, there := info.Metadata[key].(string); there && value != "" && value != want {
-			return info.Metadata["deployment"] == "self" // as a director names its own VM
+		if value := said(info, key); value != "" && value != want {
+			return said(info, "deployment") == "self" // as a director names its own VM
 		}
 	}
 	return true
+}
+
+// said is what a snapshot's metadata says, "" for nothing. Of a snapshot of ours it names no
+// director.
+func said(info cpi.SnapshotInfo, key string) string {
+	value, _ := info.Metadata[key].(string)
+	return value
 }
 
 // size fills in what the CPI knows of a snapshot.
@@ -233,7 +240,7 @@ func (c *comparison) adopt(info cpi.SnapshotInfo) {
 	s := Snapshot{
 		CID: info.CID, DiskCID: info.DiskCID, State: SnapshotKnown, Level: LevelNone, Created: info.Created,
 		Size: info.Size, DiskSize: info.DiskSize, By: c.options.By, Note: "adopted from the CPI's list: how it was taken is not known",
-		Held: info.Metadata["director_name"] != nil || info.Metadata["director_uuid"] != nil,
+		Held: said(info, "director_name") != "" || said(info, "director_uuid") != "",
 	}
 	c.found.Adopted = append(c.found.Adopted, s)
 	c.change.Snapshots = append(c.change.Snapshots, s)

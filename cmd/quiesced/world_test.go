@@ -150,8 +150,8 @@ state_dir: %[1]s/state
 listen: {socket: %[1]s/run/q.sock, metrics: ""}
 instance: {deployment: cf, job: db, index: 0, id: inst-1, agent_id: agent-1}
 disks: [{cid: %[2]s, mounts: [%[3]s]}]
-cpi: {path: %[4]s, context: {root: %[5]s, password: c1oudcow}}
 catalogue: {copy: false}
+cpi: {path: %[4]s, context: {root: %[5]s, password: c1oudcow}}
 `
 
 func (w *world) configure(change ...func(string) string) {
