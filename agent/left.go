@@ -17,6 +17,7 @@ func (a *Agent) storeHeld(h Held) error {
 	if h.Empty() {
 		return a.Held.Remove()
 	}
+	h.Boot = bootID()
 	return a.Held.Put(h)
 }
 
@@ -172,13 +173,15 @@ func (a *Agent) leftOf(id string) *Held {
 
 // heldBefore is what an earlier daemon held of the jobs, nil for nothing, by what is
 // kept beside the socket, or else, after a reboot, by the records, or by the services'
-// mark where all that is lost. One that cannot be read keeps nobody from the next.
+// mark where all that is lost. One that cannot be read keeps nobody from the next. A file
+// that outlived a reboot lies on a disk, and may be older than the records: it is not
+// written through.
 func (a *Agent) heldBefore(records []Record) *Held {
 	h, ok, err := a.Held.Get()
 	if err != nil {
 		a.Log.Error("cannot tell by the file what is held of the jobs", "error", err)
 	}
-	if ok {
+	if ok && h.Boot == bootID() {
 		return &h
 	}
 	for _, r := range slices.Backward(records) {

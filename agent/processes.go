@@ -40,6 +40,7 @@ type HeldStore interface {
 // durable before each step, in the run's record and beside the socket.
 type Held struct {
 	Run     string
+	Boot    string // of what is kept beside the socket: boot id of the kernel under which it was
 	Trigger Trigger
 	Level   Level
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,4 +74,33 @@ func TestACPIThatDoesNotExchangeTheDisksBackIsAskedAgainLater(t *testing.T) {
 	}
 	report.Restore.Side, report.Restore.Other = before, ""
 	b.check(t, before, report)
+}
+
+// Where the socket does not lie on a tmpfs, what is kept beside it may be there after a
+// power cut, and be older than the record, which is written through: by it the disk that
+// was there before would be the one to delete.
+func TestWhatOutlivedARebootBesideTheSocketIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err := errors.Join(err, b.arm("before-unmount"), b.arm("swapped")); err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	err = b.awaitHit("before-unmount", patience)
+	old, readErr := os.ReadFile(b.path("run", "jobs-held.json"))
+	err = errors.Join(err, readErr, os.Remove(filepath.Join(b.points, "before-unmount.hit")), b.awaitHit("swapped", patience))
+	_ = b.daemon.Process.Kill()
+	<-b.ended
+	b.letGo()
+	stale := regexp.MustCompile(`"boot":"[^"]*"`).ReplaceAll(old, []byte(`"boot":"the one before"`))
+	err = errors.Join(err, os.WriteFile(b.path("run", "jobs-held.json"), stale, 0o600), b.start(), b.answers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := b.report(b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, restored, report)
 }

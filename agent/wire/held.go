@@ -11,6 +11,7 @@ import (
 // Held is what a run holds of the jobs, as it is stored.
 type Held struct {
 	Run        string        `json:"run_id"`
+	Boot       string        `json:"boot,omitempty"`
 	Trigger    string        `json:"trigger"`
 	Level      string        `json:"level"`
 	PreStopped bool          `json:"pre_stop,omitempty"`
@@ -37,7 +38,7 @@ type process struct {
 
 func fromHeld(h agent.Held) Held {
 	w := Held{
-		Run: h.Run, Trigger: string(h.Trigger), Level: string(h.Level), PreStopped: h.PreStopped,
+		Run: h.Run, Boot: h.Boot, Trigger: string(h.Trigger), Level: string(h.Level), PreStopped: h.PreStopped,
 		Drained: h.Drained, Stopped: h.Stopped, PreStarted: h.PreStarted, Started: h.Started, Locked: h.Locked, Hooked: h.Hooked,
 	}
 	if h.Disk != nil {
@@ -55,7 +56,7 @@ func fromHeld(h agent.Held) Held {
 
 func (w Held) domain() agent.Held {
 	h := agent.Held{
-		Run: w.Run, Trigger: agent.Trigger(w.Trigger), Level: agent.Level(w.Level), PreStopped: w.PreStopped,
+		Run: w.Run, Boot: w.Boot, Trigger: agent.Trigger(w.Trigger), Level: agent.Level(w.Level), PreStopped: w.PreStopped,
 		Drained: w.Drained, Stopped: w.Stopped, PreStarted: w.PreStarted, Started: w.Started, Locked: w.Locked, Hooked: w.Hooked,
 	}
 	if w.Disk != nil {
