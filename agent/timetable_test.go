@@ -197,7 +197,7 @@ func (brokenStore) Get() (map[agent.Trigger]agent.Handled, error) {
 func TestDiskInTroubleKeepsNobodyFromScheduledRuns(t *testing.T) {
 	v := newTimedVM(t, "0 7 * * *")
 	v.boot(newYear)
-	v.keep.Store = &brokenStore{}
+	v.keep.Store = brokenStore{}
 	v.keep.Start(newYear)
 	v.keep.Tick(newYear.Add(7 * time.Hour))
 	v.keep.Tick(newYear.Add(7*time.Hour + time.Minute))
