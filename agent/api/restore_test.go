@@ -51,7 +51,7 @@ func testRestore(t *testing.T, d *apitest.Daemon, c api.Client) {
 	d.AwaitCall(t, "create_disk", 2)
 	_, err = c.Take(t.Context(), agent.Request{})
 	fails(t, err, api.KindBusy, "busy with restore snap-1")
-	_, err = c.Verify(t.Context(), "snap-1")
+	_, err = c.Delete(t.Context(), "snap-1")
 	fails(t, err, api.KindBusy, "busy with restore snap-1")
 	s, err := c.Status(t.Context())
 	no(t, err)
