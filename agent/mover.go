@@ -64,6 +64,7 @@ func (m *mover) call(ctx context.Context, do func(context.Context, *cpi.Client) 
 	if err != nil {
 		return err
 	}
+	c.Keep = false // its answer is of use to nobody later, and it may be tried again every minute
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.agent.Settings.Budgets.Resume)
 	defer cancel()
 	return do(ctx, c)
