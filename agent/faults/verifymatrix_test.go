@@ -33,6 +33,7 @@ disks: [{cid: disk-1, mounts: [%[2]s]}]
 cpi: {path: %[3]s/local-cpi, context: {root: %[1]s/cpi}}
 processes: {root: %[1]s/vcap}
 levels: {manual: freeze}
+catalogue: {copy: false} # the disk must stay as it is
 `
 
 // verified is a VM with a snapshot, of which a daemon is at work on the verification.
