@@ -92,11 +92,12 @@ func (p *performer) noteProgress() {
 	if p.waiting == 0 {
 		return
 	}
-	p.enter(PhaseSnapshot)
+	p.record.Phase = PhaseSnapshot
 	p.remember()
 	if err := p.save(); err != nil {
 		p.agent.Log.Error("cannot record how far the run is", "run", p.run.ID(), "error", err)
 	}
+	p.enter(PhaseSnapshot) // once it is durable
 }
 
 // rest is everything up to the CPI's answers: preparing, writing out, freezing
