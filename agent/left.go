@@ -126,8 +126,8 @@ func (a *Agent) retryHeld() bool {
 	return true
 }
 
-// resumeHeld undoes what an ended run held. The run's report stays as it is: it
-// says how the run ended.
+// resumeHeld undoes what an ended run held. The run's report stays as it is, and says how
+// the run ended, but for where its disk is then.
 func (a *Agent) resumeHeld(run *Run, h Held) error {
 	g := &going{agent: a, held: h, run: run, save: a.updateHeld, limit: retryLimit}
 	if h.Disk != nil { // what does not run in time is taken for a disk that is no good
@@ -156,11 +156,28 @@ func (a *Agent) updateHeld(h Held) {
 		err = errors.Join(err, getErr)
 	} else if ok && r.Report != nil { // else the run itself records it, in the end
 		r.setHeld(h)
-		err = errors.Join(err, a.write(Change{Records: []Record{r}}))
+		err = errors.Join(err, a.writeLeft(r))
 	}
 	if err != nil {
 		a.Log.Error("cannot record what is held of the jobs", "run", h.Run, "error", err)
 	}
+}
+
+// writeLeft records what is left of what an ended run held. A disk that is no longer held
+// is settled, which the report did not know of. It needs edit held.
+func (a *Agent) writeLeft(r Record) error {
+	late := r.Report.Restore != nil && r.Report.Restore.Side == "" && r.Restore != nil && r.Restore.Side != ""
+	if !late || r.Held != nil && r.Held.Disk != nil {
+		return a.write(Change{Records: []Record{r}})
+	}
+	r = r.diskSettled()
+	a.writeRestore(r)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if run := a.runs[r.Request.ID]; run != nil {
+		run.amend(*r.Report)
+	}
+	return nil
 }
 
 // leftOf is what a run has left of the jobs, nil for nothing.

@@ -146,31 +146,44 @@ func (p *performer) finishRestore(err, resumed error) Report {
 	p.record.Held = p.agent.leftOf(p.run.ID())
 	p.record.Phase = ""
 	failpoint.Hit("unreported")
-	if p.saveRestore(report) && resumed == nil {
+	if p.agent.saveRestore(p.record) && resumed == nil {
 		failpoint.Hit("reported")
 		p.discard()
 	}
 	return report
 }
 
-// saveRestore makes the record durable, and has the catalogue say what was restored. It
-// returns false where that has to be done later.
-func (p *performer) saveRestore(report Report) bool {
-	a := p.agent
+// saveRestore makes the record of a restore that has its report durable, and has the
+// catalogue say what was restored. It returns false where that has to be done later.
+func (a *Agent) saveRestore(r Record) bool {
 	a.edit.Lock()
 	defer a.edit.Unlock()
-	c := Change{Records: []Record{p.record}}
-	if s, err := a.catalogue.withCID(report.Restore.Snapshot); err == nil && report.Restore.Side == SideRestored {
+	return a.writeRestore(r)
+}
+
+// writeRestore is saveRestore with edit held.
+func (a *Agent) writeRestore(r Record) bool {
+	c, done := Change{Records: []Record{r}}, r.Report.Restore
+	if s, err := a.catalogue.withCID(done.Snapshot); err == nil && done.Side == SideRestored {
 		s.Note = strings.TrimPrefix(fmt.Sprintf("%s; restored on %s, the disk before is kept as %s",
-			s.Note, report.Ended.UTC().Format(time.RFC3339), report.Restore.Other), "; ")
+			s.Note, time.Now().UTC().Format(time.RFC3339), done.Other), "; ")
 		c.Snapshots = []Snapshot{s}
 	}
 	err := a.write(c)
 	if err != nil {
 		a.keepUnsaved(c)
-		a.Log.Error("cannot record the restore; trying again", "run", p.run.ID(), "error", err)
+		a.Log.Error("cannot record the restore; trying again", "run", r.Request.ID, "error", err)
 	}
 	return err == nil
+}
+
+// diskSettled is the record of a restore with, in its report, what became of its disk after
+// the run's end.
+func (r Record) diskSettled() Record {
+	report, done := *r.Report, *r.Report.Restore // of which others may have the ones before
+	done.Side, done.Other = r.Restore.Side, r.Restore.New
+	report.Restore, r.Report = &done, &report
+	return r
 }
 
 func (p *performer) restoreReport(err, resumed error) Report {

@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -64,16 +63,7 @@ func TestACPIThatDoesNotExchangeTheDisksBackIsAskedAgainLater(t *testing.T) {
 	if report.Outcome != "not_resumed" || !strings.Contains(report.Error, "it has exchanged the disks, and it has not") {
 		t.Errorf("the report is %+v", report)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := b.vm.client.Unyield(ctx); err != nil { // which has it tried at once
-		t.Fatal(err)
-	}
-	if err := eventually("the disk is settled", func() bool { _, err := os.Stat(b.path("run", "jobs-held.json")); return err != nil }); err != nil {
-		t.Fatal(err)
-	}
-	report.Restore.Side, report.Restore.Other = before, ""
-	b.check(t, before, report)
+	b.check(t, before, b.settled(t))
 }
 
 // Where the socket does not lie on a tmpfs, what is kept beside it may be there after a

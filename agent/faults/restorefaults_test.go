@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
+	"github.com/quiesced/quiesced/agent/wire"
 )
 
 // restoreFaults are what goes wrong without the daemon's end.
@@ -181,12 +183,55 @@ func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
 	if err := exec.Command("umount", b.store).Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.vm.client.Unyield(ctx); err != nil { // which has it tried at once
+	b.check(t, before, b.settled(t))
+}
+
+// What became of the disk after the run's end is told as if it had come of the run.
+func TestARestoreThatIsSettledByALaterTryIsOne(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err := errors.Join(err, b.arm("swapped")); err != nil {
 		t.Fatal(err)
 	}
-	if err := eventually("the disk is settled", func() bool { _, err := os.Stat(b.path("run", "jobs-held.json")); return err != nil }); err != nil {
-		t.Fatal(err)
+	b.begin(cid, agent.NewID())
+	err = errors.Join(b.awaitHit("swapped", patience), fails("attach_disk")(b))
+	b.letGo()
+	report, reportErr := b.report(b.id)
+	if err := errors.Join(err, reportErr); err != nil || report.Outcome != "not_resumed" || report.Restore.Side != "" {
+		t.Fatalf("the report is %+v, %v", report, err)
 	}
-	report.Restore.Side, report.Restore.Other = before, ""
-	b.check(t, before, report)
+	report = b.settled(t)
+	status, err := b.status()
+	if err != nil || status.Restored == nil || !reflect.DeepEqual(status.Restored.Restore, report.Restore) {
+		t.Errorf("the status is %+v, %v", status, err)
+	}
+	all, err := b.vm.client.Snapshots(t.Context())
+	if at := slices.IndexFunc(all, func(s wire.Snapshot) bool { return s.CID == cid }); err != nil || at < 0 ||
+		strings.Count(all[at].Note, "the disk before is kept as "+report.Restore.Other) != 1 {
+		t.Errorf("the snapshots are %+v, %v", all, err)
+	}
+	b.check(t, restored, report)
+}
+
+// settled has a disk that is not in its place tried again at once, and returns the
+// report when it is.
+func (b *restoreBed) settled(t *testing.T) (report wire.Report) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var failed *api.Error // of the run that is remembered: it has failed as before
+	err := b.vm.client.Unyield(ctx)
+	if err == nil {
+		err = eventually("the disk is settled", func() bool {
+			time.Sleep(50 * time.Millisecond) // each question is logged
+			_, err := b.vm.client.Report(ctx, b.id)
+			return errors.As(err, &failed) && failed.Report != nil && failed.Report.Restore.Side != ""
+		})
+	}
+	report, recordErr := b.report(b.id)
+	if err := errors.Join(err, recordErr); err != nil || !reflect.DeepEqual(report.Restore, failed.Report.Restore) {
+		t.Fatalf("%v: the report has %+v, the record %+v", err, failed, report.Restore)
+	}
+	return report
 }
