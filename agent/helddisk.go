@@ -17,7 +17,7 @@ import (
 type HeldDisk struct {
 	Snapshot string // CID of what is restored
 	Disk     string // CID of the persistent disk
-	New      string // CID of the disk that was made, "" for none yet
+	New      string // CID of the disk that was made, "" for none yet, or none any more
 
 	// Mounts are those of Disk before anything of it was unmounted, nil before that.
 	Mounts []remount.Mount

@@ -174,7 +174,13 @@ func (m *mover) side(ctx context.Context) (DiskSide, error) {
 	if m.disk.Mounts == nil || m.disk.Between == nil {
 		return SideBefore, nil // the exchange was not even intended
 	}
+	if m.disk.New == "" {
+		return m.sideAlone(ctx)
+	}
 	path, err := m.attach(ctx, m.disk.New)
+	if errors.Is(err, cpi.DiskNotFound) {
+		return m.sideAlone(ctx)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -201,6 +207,30 @@ func (m *mover) sideByDisk(ctx context.Context) (exchanged bool, err error) {
 	}
 	asBefore, err := m.disk.Between.IsOne(path)
 	return !asBefore, err
+}
+
+// sideAlone asks the persistent disk where the CPI has no other any more: what its CID
+// stands for is all that there is to be put in its place. The other CID is forgotten, so
+// that nothing is deleted by it, should the CPI be wrong.
+func (m *mover) sideAlone(ctx context.Context) (DiskSide, error) {
+	path, err := m.attach(ctx, m.disk.Disk)
+	if err != nil {
+		return "", err
+	}
+	asBefore, odd := m.disk.Between.IsOne(path)
+	if m.disk.New != "" {
+		m.note(fmt.Sprintf("the CPI says that disk %q is not there any more: disk %q is taken as it is", m.disk.New, m.disk.Disk))
+		if err := m.set(func(d *HeldDisk) { d.New, d.Back = "", false }); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case odd != nil:
+		m.note(fmt.Sprintf("disk %q is taken for the one before: %v", m.disk.Disk, odd))
+	case !asBefore:
+		return SideRestored, nil
+	}
+	return SideBefore, nil
 }
 
 // takeOut unmounts the persistent disk, if it is mounted, and detaches it.
@@ -271,7 +301,7 @@ func (m *mover) settle(ctx context.Context) error {
 		if err == nil {
 			return m.set(func(d *HeldDisk) { d.Side = side })
 		}
-		if side == SideBefore {
+		if side == SideBefore || m.disk.New == "" { // there is no other
 			return err
 		}
 		if err := m.goBack(err); err != nil {

@@ -34,7 +34,7 @@ func (g *going) startOnDisk(ctx context.Context) (failed, down error) {
 		return m.why, err
 	}
 	failed, down = g.startJobs(ctx)
-	if m.disk.Side == SideRestored && errors.As(down, new(*jobs.ServiceError)) {
+	if m.disk.Side == SideRestored && m.disk.New != "" && errors.As(down, new(*jobs.ServiceError)) {
 		err := m.goBack(down)
 		failpoint.Hit("going-back")
 		if err == nil {

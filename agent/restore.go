@@ -165,8 +165,12 @@ func (a *Agent) saveRestore(r Record) bool {
 func (a *Agent) writeRestore(r Record) bool {
 	c, done := Change{Records: []Record{r}}, r.Report.Restore
 	if s, err := a.catalogue.withCID(done.Snapshot); err == nil && done.Side == SideRestored {
-		s.Note = strings.TrimPrefix(fmt.Sprintf("%s; restored on %s, the disk before is kept as %s",
-			s.Note, time.Now().UTC().Format(time.RFC3339), done.Other), "; ")
+		kept := "is kept as " + done.Other
+		if done.Other == "" {
+			kept = "is not there any more"
+		}
+		s.Note = strings.TrimPrefix(fmt.Sprintf("%s; restored on %s, the disk before %s",
+			s.Note, time.Now().UTC().Format(time.RFC3339), kept), "; ")
 		c.Snapshots = []Snapshot{s}
 	}
 	err := a.write(c)

@@ -33,6 +33,7 @@ var restoreFaults = []struct {
 	{"the CPI does not detach the disk", "unmounted", fails("detach_disk"), before, "failed", `cannot detach disk "disk-1"`},
 	{"the CPI attaches neither disk after that", "unmounted", fails("attach_disk"), before, "failed", `cannot attach disk "disk-1"`},
 	{"the CPI does not exchange the disks", "before-swap", fails("swap_disks"), before, "failed", "cannot exchange disk"},
+	{"the new disk is gone before the exchange", "before-swap", (*restoreBed).lose, before, "failed", "cannot exchange disk"},
 	{"the CPI says that it has exchanged them", "before-swap", lies("swap_disks", ""), before, "failed", "it has not"},
 	{"the CPI says that it has made the disk that is there", "", lies("create_disk", `"disk-1"`), before, "failed", "the CID of a disk that was there before"},
 	{"a post-start script fails on the restored disk", "", (*restoreBed).failPostStart, restored, "failed", "post-start"},
@@ -212,6 +213,39 @@ func TestARestoreThatIsSettledByALaterTryIsOne(t *testing.T) {
 		t.Errorf("the snapshots are %+v, %v", all, err)
 	}
 	b.check(t, restored, report)
+}
+
+// lose has somebody delete the disk that was made, or was exchanged for it.
+func (b *restoreBed) lose() error {
+	images, _ := filepath.Glob(filepath.Join(b.disks, "disk-*-*.img"))
+	if len(images) != 1 {
+		return fmt.Errorf("images are %q", images)
+	}
+	return os.Remove(images[0])
+}
+
+// The disk that is left is all there is: jobs are not kept down for want of another.
+func TestARestoreGoesOnWithTheOneDiskThatIsLeft(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err := errors.Join(err, b.arm("swapped")); err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	err = errors.Join(b.awaitHit("swapped", patience), b.lose())
+	b.letGo()
+	report, reportErr := b.report(b.id)
+	if err := errors.Join(err, reportErr, eventually("the services run", b.runs)); err != nil {
+		t.Fatal(err)
+	}
+	if report.Outcome != "succeeded" || report.Restore.Side != restored || report.Restore.Other != "" ||
+		!strings.Contains(strings.Join(report.Notes, "; "), "is not there any more") {
+		t.Errorf("the report is %+v with %+v", report, report.Restore)
+	}
+	if got, err := b.holds(); err != nil || got != b.version-1 {
+		t.Errorf("THE DISK HOLDS VERSION %d, want %d: %v", got, b.version-1, err)
+	}
 }
 
 // settled has a disk that is not in its place tried again at once, and returns the

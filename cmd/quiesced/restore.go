@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,11 +138,15 @@ func (g *globals) printRestore(r wire.Report) {
 func placeOf(r wire.Restored) string {
 	switch agent.DiskSide(r.Side) {
 	case agent.SideRestored:
-		return fmt.Sprintf("Disk %s has the data of snapshot %s. The disk before is kept as %s.", r.Disk, r.Snapshot, r.Other)
+		kept := "is kept as " + r.Other
+		if r.Other == "" {
+			kept = "is not there any more"
+		}
+		return fmt.Sprintf("Disk %s has the data of snapshot %s. The disk before %s.", r.Disk, r.Snapshot, kept)
 	case agent.SideApart:
 		return fmt.Sprintf("Disk %s has the data of snapshot %s, and is not attached. Disk %s is as it was.", r.Other, r.Snapshot, r.Disk)
 	case agent.SideBefore:
 		return fmt.Sprintf("Disk %s is as it was.", r.Disk)
 	}
-	return fmt.Sprintf("DISK %s IS NOT IN ITS PLACE: the daemon tries again every minute. The other disk is %s.", r.Disk, r.Other)
+	return fmt.Sprintf("DISK %s IS NOT IN ITS PLACE: the daemon tries again every minute. The other disk is %s.", r.Disk, cmp.Or(r.Other, "not known"))
 }
