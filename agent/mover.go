@@ -340,6 +340,14 @@ func (m *mover) tellAnew(ctx context.Context) (remount.Difference, error) {
 	if err != nil {
 		return remount.Difference{}, err
 	}
+	return m.differ(ctx, before, restored)
+}
+
+// differ compares the disks. The jobs are down meanwhile, and two disks that are much
+// alike are read for long.
+func (m *mover) differ(ctx context.Context, before, restored string) (remount.Difference, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.agent.Settings.Budgets.Stop, errOverStop)
+	defer cancel()
 	return remount.Differ(ctx, before, restored)
 }
 

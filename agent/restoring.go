@@ -121,7 +121,8 @@ func (p *performer) checkDisk(ctx context.Context) error {
 	return nil
 }
 
-var errOverUnmount = errors.New("it took longer than its budget (budgets.stop)")
+// errOverStop is why a step was ended that took too long while the jobs are down.
+var errOverStop = errors.New("it took longer than its budget (budgets.stop)")
 
 // unmountDisk takes the persistent disk out of its place. The error says who uses it.
 func (p *performer) unmountDisk(ctx context.Context) error {
@@ -133,7 +134,7 @@ func (p *performer) unmountDisk(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit("before-unmount")
-	ctx, cancel := context.WithTimeoutCause(ctx, p.agent.Settings.Budgets.Stop, errOverUnmount)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.agent.Settings.Budgets.Stop, errOverStop)
 	defer cancel()
 	err = now.Unmount(ctx)
 	failpoint.Hit("unmounted")
@@ -175,7 +176,7 @@ func (p *performer) tellApart(ctx context.Context) (remount.Difference, error) {
 	if err != nil {
 		return remount.Difference{}, err
 	}
-	between, err := remount.Differ(ctx, before, restored)
+	between, err := m.differ(ctx, before, restored)
 	if errors.Is(err, remount.ErrSame) {
 		err = fmt.Errorf("there is nothing to restore: the disk holds what snapshot %q does", m.disk.Snapshot)
 	}

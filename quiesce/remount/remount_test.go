@@ -268,6 +268,11 @@ func TestDisksThatHoldTheSameAreNotToldApart(t *testing.T) {
 	if _, err := remount.Differ(t.Context(), a, b); !errors.Is(err, remount.ErrSame) {
 		t.Errorf("got %v", err)
 	}
+	late, cancel := context.WithTimeoutCause(t.Context(), 0, errors.New("it takes too long"))
+	defer cancel()
+	if _, err := remount.Differ(late, a, b); err == nil || !strings.Contains(err.Error(), "cannot compare the disks") || !strings.Contains(err.Error(), "it takes too long") {
+		t.Errorf("without time: %v", err)
+	}
 	for name, other := range map[string]string{"a longer one": longer, "one whose last byte differs": marked} {
 		d, err := remount.Differ(t.Context(), a, other)
 		must(t, err)

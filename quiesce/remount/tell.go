@@ -27,7 +27,7 @@ var ErrSame = errors.New("the two disks hold the same")
 const blockSize = 1 << 20
 
 // Differ finds a difference between two disks, neither of which is mounted. It reads
-// both until there is one.
+// both until there is one, or ctx ends: the error has its cause.
 func Differ(ctx context.Context, one, other string) (Difference, error) {
 	if id, err := subvolumeID(one); err == nil {
 		otherID, err := subvolumeID(other)
