@@ -37,12 +37,11 @@ func (m *mover) set(change func(*HeldDisk)) error {
 }
 
 // cpi is the CPI, each of whose calls is recorded before it can do anything: it outlives
-// the daemon, and whoever comes later must not act beside it.
-func (m *mover) cpi() (*cpi.Client, error) {
+// the daemon, and whoever comes later must not act beside it. What it prints lies in dir.
+func (m *mover) cpi(dir string) (*cpi.Client, error) {
 	if m.agent.CPI == nil {
 		return nil, errors.New("no CPI is configured (cpi.path)")
 	}
-	dir := m.agent.runDir(m.run.ID())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make room for what the CPI prints: %w", err)
 	}
@@ -57,14 +56,18 @@ func (m *mover) cpi() (*cpi.Client, error) {
 // runDir holds what the CPI prints for a run.
 func (a *Agent) runDir(id string) string { return filepath.Join(a.Settings.StateDir, "runs", id) }
 
+// callDir holds what the CPI prints for a run that is of use to nobody later. It lies
+// beside the socket: a disk is put back in its place where the state directory is full.
+func (a *Agent) callDir(id string) string { return filepath.Join(a.Freezer.Dir, "calls-"+id) }
+
 // call makes a call of the CPI that ends by itself, whatever becomes of the run: what is
 // cut short would be asked for again.
 func (m *mover) call(ctx context.Context, do func(context.Context, *cpi.Client) error) error {
-	c, err := m.cpi()
+	c, err := m.cpi(m.agent.callDir(m.run.ID()))
 	if err != nil {
 		return err
 	}
-	c.Keep = false // its answer is of use to nobody later, and it may be tried again every minute
+	c.Keep = false // it may be tried again every minute
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.agent.Settings.Budgets.Resume)
 	defer cancel()
 	return do(ctx, c)

@@ -391,7 +391,7 @@ func (p *performer) save(taken ...Snapshot) error {
 func (p *performer) discard() { p.agent.discard(p.run.ID()) }
 
 func (a *Agent) discard(run string) {
-	if err := os.RemoveAll(a.runDir(run)); err != nil {
+	if err := errors.Join(os.RemoveAll(a.runDir(run)), os.RemoveAll(a.callDir(run))); err != nil {
 		a.Log.Warn("cannot remove the run's directory", "run", run, "error", err)
 	}
 }

@@ -61,7 +61,7 @@ func (p *performer) replaceDisk(ctx context.Context) error {
 // makeDisk has the CPI make a disk from the snapshot.
 func (p *performer) makeDisk(ctx context.Context) error {
 	m := p.mover
-	c, err := m.cpi()
+	c, err := m.cpi(p.agent.runDir(p.run.ID()))
 	if err != nil {
 		return err
 	}

@@ -248,6 +248,27 @@ func TestARestoreGoesOnWithTheOneDiskThatIsLeft(t *testing.T) {
 	}
 }
 
+func TestADiskIsPutInItsPlaceWhereTheStateDirectoryIsFull(t *testing.T) {
+	t.Parallel()
+	b := newRestoreBeds(t).borrow(t)
+	cid, err := b.snapshot()
+	if err := errors.Join(err, b.arm("swapped")); err != nil {
+		t.Fatal(err)
+	}
+	b.begin(cid, agent.NewID())
+	runs := b.path("state", "runs")
+	err = errors.Join(b.awaitHit("swapped", patience), exec.Command("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", runs).Run())
+	b.letGo()
+	report, reportErr := b.report(b.id)
+	if err := errors.Join(err, reportErr, exec.Command("umount", runs).Run()); err != nil || report.Outcome != "succeeded" {
+		t.Fatalf("%v: the report is %+v", err, report)
+	}
+	b.check(t, restored, report)
+	if left, err := filepath.Glob(b.path("run", "*calls-*")); err != nil || len(left) > 0 {
+		t.Errorf("left are %q, %v", left, err)
+	}
+}
+
 // settled has a disk that is not in its place tried again at once, and returns the
 // report when it is.
 func (b *restoreBed) settled(t *testing.T) (report wire.Report) {
