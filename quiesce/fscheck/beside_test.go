@@ -38,6 +38,21 @@ func TestProgramSeesCopyBesideTheOriginal(t *testing.T) {
 	}
 }
 
+// The kernel remembers the devices of a btrfs of several when other disks have their
+// numbers.
+func TestCopyIsMountedWhereAnotherFilesystemWasBefore(t *testing.T) {
+	image := filepath.Join(memory(t), "disk.img")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, sizes["btrfs"]))
+	device := attached(t, image)
+	btrfsOfTwo(t, device, disk(t))
+	f := original(t, "btrfs")
+	command(t, "dd", "if="+f.Image, "of="+device, "bs=1M", "conv=fsync", "status=none")
+	r, err := fscheck.Check(soon(t), device)
+	must(t, err)
+	must(t, r.Mountable(soon(t)))
+}
+
 // written writes to the original, and says in which of the images that is then: a kernel that
 // took the copy for the original would have written there.
 func written(t *testing.T, f *loopfs.FS, images ...string) []bool {

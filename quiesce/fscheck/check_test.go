@@ -110,7 +110,7 @@ func TestWhatCannotBeCheckedIsSaidSo(t *testing.T) {
 	swap := disk(t)
 	command(t, "mkswap", swap)
 	spread := disk(t)
-	command(t, "mkfs.btrfs", "-q", "-f", "--mixed", spread, disk(t))
+	btrfsOfTwo(t, spread, disk(t))
 	for name, c := range map[string]struct{ path, want string }{
 		"a device that is mounted":      {command(t, "findmnt", "-no", "SOURCE", mounted.Mount), "it is in use"},
 		"a directory without checksums": {mounted.Mount, "it is a directory, and not on btrfs"},

@@ -71,6 +71,9 @@ func checkBtrfs(ctx context.Context, device string) (verdict, error) {
 	case n != 1:
 		return verdict{}, fmt.Errorf("its filesystem is spread over %d devices", n)
 	}
+	if err := forgetBtrfs(ctx, device); err != nil {
+		return verdict{}, err
+	}
 	const damaged = 1
 	full, err := run(ctx, "btrfs", "check", "--readonly", "--check-data-csum", device)
 	switch {
@@ -82,6 +85,14 @@ func checkBtrfs(ctx context.Context, device string) (verdict, error) {
 		return verdict{}, full.failed()
 	}
 	return verdict{ok: true, output: full.text}, nil
+}
+
+// forgetBtrfs has the kernel forget what it remembers of a device whose number the disk has
+// now: it would take the copy for a part of that, and not mount it. There is mostly nothing
+// to forget, which is answered as a failure.
+func forgetBtrfs(ctx context.Context, device string) error {
+	_, err := run(ctx, "btrfs", "device", "scan", "--forget", device)
+	return err
 }
 
 // btrfsDevices is how many devices a btrfs has, by its superblock.

@@ -98,6 +98,17 @@ func attached(t *testing.T, image string) string {
 	return device
 }
 
+// btrfsOfTwo makes a btrfs of two devices. The kernel remembers them until the test's end.
+func btrfsOfTwo(t *testing.T, one, other string) {
+	t.Helper()
+	command(t, "mkfs.btrfs", "-q", "-f", "--mixed", one, other)
+	t.Cleanup(func() {
+		for _, device := range []string{one, other} {
+			_ = exec.Command("btrfs", "device", "scan", "--forget", device).Run() // it may be forgotten already
+		}
+	})
+}
+
 // disk is a device of zeros.
 func disk(t *testing.T) string {
 	t.Helper()
