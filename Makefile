@@ -9,8 +9,9 @@ BENCHCOUNT    ?= 7
 
 # Packages whose tests mostly wait for something: they are tested beside each other. The
 # others, which would overload a small machine, come one after the other.
-WAITING := ./agent/api ./agent/boshvm ./agent/diskcopy ./agent/httpapi ./agent/natsapi \
-  ./cmd/quiesce-cpi ./cpi ./cpi/front ./cpi/local ./quiesce/jobs ./quiesce/monit
+WAITING := ./agent ./agent/api ./agent/boshvm ./agent/diskcopy ./agent/httpapi ./agent/journal \
+  ./agent/natsapi ./agent/retention ./agent/schedule ./cmd/quiesce-cpi ./cpi ./cpi/front ./cpi/local \
+  ./quiesce/fscheck ./quiesce/jobs ./quiesce/monit
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)

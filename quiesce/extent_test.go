@@ -131,7 +131,7 @@ func TestLoopDeviceOverAPartitionLiesOnItsDisk(t *testing.T) {
 func TestBtrfsOfTwoDevicesIsFoundFromEach(t *testing.T) {
 	dir := t.TempDir()
 	loops := []string{attach(t, dir+"/1.img", sizes["btrfs"]), attach(t, dir+"/2.img", sizes["btrfs"])}
-	run(t, "mkfs.btrfs", append([]string{"-q", "-f"}, loops...)...)
+	btrfsOf(t, loops...)
 	at := mount(t, dir+"/store", loops[0])
 	run(t, "btrfs", "-q", "subvolume", "create", at+"/sub")
 	mount(t, dir+"/sub", "-o", "subvol=sub", loops[1])

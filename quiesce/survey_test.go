@@ -93,6 +93,18 @@ func TestBtrfsSubvolumesAreOneFilesystem(t *testing.T) {
 	}
 }
 
+// btrfsOf makes a btrfs of several devices. The kernel would remember them when other disks
+// have their numbers.
+func btrfsOf(t *testing.T, devices ...string) {
+	t.Helper()
+	run(t, "mkfs.btrfs", append([]string{"-q", "-f"}, devices...)...)
+	t.Cleanup(func() {
+		for _, device := range devices {
+			run(t, "btrfs", "device", "scan", "--forget", device)
+		}
+	})
+}
+
 func TestBtrfsOfTwoDevicesHasBoth(t *testing.T) {
 	dir := t.TempDir()
 	var loops []string
@@ -103,7 +115,7 @@ func TestBtrfsOfTwoDevicesHasBoth(t *testing.T) {
 		t.Cleanup(func() { run(t, "losetup", "-d", loop) })
 		loops = append(loops, loop)
 	}
-	run(t, "mkfs.btrfs", append([]string{"-q", "-f"}, loops...)...)
+	btrfsOf(t, loops...)
 	for i, named := range loops {
 		t.Run([]string{"mounted by the first", "mounted by the second"}[i], func(t *testing.T) {
 			at := mount(t, dir+"/store", named)
