@@ -94,7 +94,7 @@ func (p *performer) checkDisk(ctx context.Context) error {
 		p.note("the new disk was not checked (instance.vm_cid is not configured)")
 		return nil
 	}
-	path, err := p.mover.attach(ctx, p.mover.disk.New)
+	path, err := p.attachNew(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,6 +119,19 @@ func (p *performer) checkDisk(ctx context.Context) error {
 	}
 	failpoint.Hit("disk-checked")
 	return nil
+}
+
+// attachNew attaches the new disk for the first time. What the CPI names is checked, and
+// may be written to: it must not be another's.
+func (p *performer) attachNew(ctx context.Context) (path string, err error) {
+	before, err := p.agent.System.Devices()
+	if err != nil {
+		return "", err
+	}
+	if path, err = p.mover.attach(ctx, p.mover.disk.New); err != nil {
+		return "", err
+	}
+	return path, p.agent.awaitNew(ctx, path, before)
 }
 
 // errOverStop is why a step was ended that took too long while the jobs are down.

@@ -191,7 +191,7 @@ func (v *verification) sizeNow() int64 {
 	if err != nil {
 		return 0
 	}
-	return v.filesystems(disks).Sizes[v.snapshot.DiskCID]
+	return v.agent.filesystems(disks).Sizes[v.snapshot.DiskCID]
 }
 
 // deviceTime is how long a disk may take to appear once it is attached.
@@ -209,10 +209,7 @@ func (v *verification) attach(ctx context.Context) error {
 		return v.explain(err)
 	}
 	failpoint.Hit("scratch-attached")
-	if err := appear(ctx, path); err != nil {
-		return fmt.Errorf("the disk does not appear at %q, where the CPI attached it: %w", path, err)
-	}
-	if err := v.refuseUsed(path, before); err != nil {
+	if err := v.agent.awaitNew(ctx, path, before); err != nil {
 		return err
 	}
 	v.record.Path = path // only now: what is done to it is not done to another's
@@ -225,6 +222,15 @@ func (v *verification) explain(err error) error {
 		return fmt.Errorf("%w (instance.vm_cid is not configured)", err)
 	}
 	return err
+}
+
+// awaitNew waits for the device of a disk that was attached, and refuses what was there
+// before.
+func (a *Agent) awaitNew(ctx context.Context, path string, before map[string]string) error {
+	if err := appear(ctx, path); err != nil {
+		return fmt.Errorf("the disk does not appear at %q, where the CPI attached it: %w", path, err)
+	}
+	return a.refuseUsed(path, before)
 }
 
 func appear(ctx context.Context, path string) error {
@@ -244,12 +250,12 @@ func appear(ctx context.Context, path string) error {
 }
 
 // refuseUsed refuses what cannot be the new disk: it would be written to.
-func (v *verification) refuseUsed(path string, before map[string]string) error {
+func (a *Agent) refuseUsed(path string, before map[string]string) error {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
 	}
-	now, err := v.agent.System.Devices()
+	now, err := a.System.Devices()
 	if err != nil {
 		return err
 	}
@@ -257,19 +263,19 @@ func (v *verification) refuseUsed(path string, before map[string]string) error {
 	if was, there := before[name]; there && was == now[name] && filepath.Dir(target) == "/dev" {
 		return fmt.Errorf("the CPI attached the disk at %q, where another was before", path)
 	}
-	if at, mounted := v.mountAt(target); mounted {
+	if at, mounted := a.mountAt(target); mounted {
 		return fmt.Errorf("the CPI attached the disk at %q, which is in use at %q", path, at)
 	}
 	return nil
 }
 
 // mountAt is the mount of one of the instance's disks that a directory is, or has within it.
-func (v *verification) mountAt(dir string) (string, bool) {
+func (a *Agent) mountAt(dir string) (string, bool) {
 	info, err := os.Stat(dir)
 	if err != nil || !info.IsDir() {
 		return "", false
 	}
-	for _, at := range v.mounts() {
+	for _, at := range a.mounts() {
 		if mount, err := os.Stat(at); err == nil && os.SameFile(info, mount) || within(at, dir) {
 			return at, true
 		}
@@ -285,8 +291,8 @@ func within(path, dir string) bool {
 
 // mounts are those of the instance's disks: the configured ones, and those that are there
 // beside them, as of a disk that is known by its device.
-func (v *verification) mounts() []string {
-	disks, err := v.agent.Settings.attached()
+func (a *Agent) mounts() []string {
+	disks, err := a.Settings.attached()
 	if err != nil {
 		return nil
 	}
@@ -294,7 +300,7 @@ func (v *verification) mounts() []string {
 	for _, d := range disks {
 		all = append(all, d.Mounts...)
 	}
-	for _, f := range v.filesystems(disks).Filesystems {
+	for _, f := range a.filesystems(disks).Filesystems {
 		if !f.Root {
 			all = append(all, f.Mounts...)
 		}
@@ -304,8 +310,8 @@ func (v *verification) mounts() []string {
 }
 
 // filesystems are what is on disks, nothing where that cannot be told.
-func (v *verification) filesystems(disks []quiesce.Disk) *quiesce.Contents {
-	survey, err := v.agent.System.Survey()
+func (a *Agent) filesystems(disks []quiesce.Disk) *quiesce.Contents {
+	survey, err := a.System.Survey()
 	if err != nil {
 		return &quiesce.Contents{}
 	}

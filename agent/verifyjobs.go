@@ -50,7 +50,7 @@ func jobOf(s jobs.Script) string {
 // enclosure is where the scripts run: they alone see the copy, and do not see what it is a
 // copy of.
 func (v *verification) enclosure(ctx context.Context, r fscheck.Result) (jobs.Enclosure, error) {
-	dir, hidden := filepath.Join(v.agent.Freezer.Dir, "verified"), v.mounts()
+	dir, hidden := filepath.Join(v.agent.Freezer.Dir, "verified"), v.agent.mounts()
 	for _, at := range hidden {
 		if within(dir, at) {
 			return jobs.Enclosure{}, refuse("", "the copy would be mounted at %q, which lies on %q", dir, at)

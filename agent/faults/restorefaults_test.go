@@ -36,6 +36,7 @@ var restoreFaults = []struct {
 	{"the new disk is gone before the exchange", "before-swap", (*restoreBed).lose, before, "failed", "cannot exchange disk"},
 	{"the CPI says that it has exchanged them", "before-swap", lies("swap_disks", ""), before, "failed", "it has not"},
 	{"the CPI says that it has made the disk that is there", "", lies("create_disk", `"disk-1"`), before, "failed", "the CID of a disk that was there before"},
+	{"the CPI attaches the new disk where the one before is", "", (*restoreBed).attachWrongly, before, "failed", "where another was before"},
 	{"a post-start script fails on the restored disk", "", (*restoreBed).failPostStart, restored, "failed", "post-start"},
 	{"the snapshot is damaged", "made", damages("disk-*-*.img", 2), before, "failed", "is damaged (e2fsck)"},
 	{"the disk is in use", "before-unmount", (*restoreBed).use, before, "failed", "has its working directory there"},
@@ -54,6 +55,15 @@ func fails(method string) func(*restoreBed) error {
 
 func lies(method, result string) func(*restoreBed) error {
 	return func(b *restoreBed) error { return os.WriteFile(b.path("lie."+method), []byte(result), 0o600) }
+}
+
+// attachWrongly has the CPI answer once with the device of the persistent disk.
+func (b *restoreBed) attachWrongly() error {
+	loops := loopsOf(filepath.Join(b.disks, "disk-1.img"))
+	if len(loops) != 1 {
+		return fmt.Errorf("the disk is attached as %q", loops)
+	}
+	return lies("attach_disk", fmt.Sprintf(`{"path":%q}`, loops[0]))(b)
 }
 
 // failPostStart has a script fail once.
