@@ -47,7 +47,7 @@ func median(all []float64) float64 {
 func BenchmarkFreeze(b *testing.B) {
 	w := newWorld(b, with("budgets: {frozen: 5s}\n"))
 	w.cpi = filepath.Join(w.dir, "cpi")
-	w.must(os.WriteFile(w.cpi, []byte(atOnce), 0o700))
+	w.must(writeProgram(w.cpi, atOnce))
 	w.start()
 	client := api.Client{Caller: httpapi.NewClient(filepath.Join(w.dir, "run", "q.sock"))}
 	mount, err := os.Open(w.store)

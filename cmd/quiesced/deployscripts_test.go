@@ -67,7 +67,7 @@ func runScript(t *testing.T, name string, properties map[string]any, programs ma
 	r := render(t, "quiesced", properties)
 	bin := t.TempDir()
 	for program, body := range programs {
-		if err := os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		if err := writeProgram(filepath.Join(bin, program), "#!/bin/sh\n"+body+"\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -162,7 +162,7 @@ func TestNoSignalIsIgnoredInTheCPI(t *testing.T) {
 func TestStartingTheCPIIsNotInTheWindow(t *testing.T) {
 	w := newWorld(t)
 	w.cpi = filepath.Join(w.dir, "cpi")
-	w.must(os.WriteFile(w.cpi, []byte("#!/bin/sh\nsleep 0.7\n"+strings.TrimPrefix(atOnce, "#!/bin/sh\n")), 0o700))
+	w.must(writeProgram(w.cpi, "#!/bin/sh\nsleep 0.7\n"+strings.TrimPrefix(atOnce, "#!/bin/sh\n")))
 	w.start()
 	_, report := w.take()
 	if !report.Clean || report.Seconds["prepare"] < 0.7 || report.Seconds["frozen"] > 0.5 {

@@ -135,7 +135,7 @@ func TestJobThatDoesNotComeBackIsNotResumedAndTriedAgainByTheNextDaemon(t *testi
 	broken := filepath.Join(t.TempDir(), "broken")
 	db := sleeper(t, "db")
 	db.Timeout = 2 * time.Second
-	if err := os.WriteFile(db.Program, []byte("#!/bin/sh\n[ ! -e "+broken+" ] || exit 1\nexec sleep 1000\n"), 0o755); err != nil {
+	if err := writeProgram(db.Program, "#!/bin/sh\n[ ! -e "+broken+" ] || exit 1\nexec sleep 1000\n"); err != nil {
 		t.Fatal(err)
 	}
 	w := newJobsWorld(t, []monittest.Service{db, sleeper(t, "proxy")}, func(text string) string {

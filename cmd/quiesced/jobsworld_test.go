@@ -22,7 +22,7 @@ type jobsWorld struct {
 func sleeper(t testing.TB, name string) monittest.Service {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+	if err := writeProgram(program, "#!/bin/sh\nexec sleep 1000\n"); err != nil {
 		t.Fatal(err)
 	}
 	return monittest.Service{Name: name, Program: program}
@@ -73,5 +73,5 @@ func (w *jobsWorld) bin(job, name, body string) {
 	w.t.Helper()
 	path := filepath.Join(w.root, "jobs", job, "bin", name)
 	w.must(os.MkdirAll(filepath.Dir(path), 0o755))
-	w.must(os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o755))
+	w.must(writeProgram(path, "#!/bin/sh\n"+body+"\n"))
 }

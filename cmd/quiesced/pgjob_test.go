@@ -69,7 +69,7 @@ func (d *database) writeJob() {
 	bin := filepath.Dir(d.ctl())
 	d.must(os.MkdirAll(filepath.Join(bin, "bbr"), 0o755))
 	for name, text := range map[string]string{"ctl": ctl, "bbr/pre-backup-lock": lock, "bbr/post-backup-unlock": unlock} {
-		d.must(os.WriteFile(filepath.Join(bin, name), []byte(d.filledIn(text)), 0o755))
+		d.must(writeProgram(filepath.Join(bin, name), d.filledIn(text)))
 	}
 }
 

@@ -94,6 +94,7 @@ func (d *database) mustBeKept(cid string) {
 }
 
 func TestPostgreSQLIsRestored(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, "xfs")
 	d.holdable()
 	d.superviseByMonit()

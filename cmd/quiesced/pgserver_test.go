@@ -77,7 +77,7 @@ func (d *database) noteWhenTheCPIIsTold() {
 	local := filepath.Join(d.dir, "local-cpi") // a machine of systemd's has this directory alone
 	program, err := os.ReadFile(filepath.Join(binaries, "local-cpi"))
 	d.must(err)
-	d.must(os.WriteFile(local, program, 0o755))
+	d.must(writeProgram(local, string(program)))
 	d.cpi = filepath.Join(d.dir, "cpi")
 	d.must(os.WriteFile(d.cpi, []byte(`#!/bin/sh
 request=$(cat)

@@ -22,7 +22,7 @@ func (d *database) verifiesItself() {
 	script = strings.ReplaceAll(script, "vcap", "postgres")
 	at := filepath.Join(d.vcap, "jobs/postgres/bin/quiesced/verify")
 	d.must(os.MkdirAll(filepath.Dir(at), 0o755))
-	d.must(os.WriteFile(at, []byte(script), 0o755))
+	d.must(writeProgram(at, script))
 	d.verifies = true
 }
 
@@ -45,6 +45,7 @@ func (d *database) mustVerify(cid string, good bool, texts ...string) {
 // disk and in which order. The kernel may write the rows of a table and not those of its index:
 // that is played here.
 func TestDatabaseThatCannotBeTrustedIsNotGood(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, "ext4")
 	d.verifiesItself()
 	conf, err := os.OpenFile(filepath.Join(d.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)

@@ -21,6 +21,7 @@ var postgresRuns = flag.Int("postgres-runs", 1, "how many snapshots of a databas
 const safetyThawOfRun = 3 * time.Minute
 
 func TestPostgreSQLUnderMonit(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, "ext4")
 	d.verifiesItself()
 	d.superviseByMonit()
@@ -28,6 +29,7 @@ func TestPostgreSQLUnderMonit(t *testing.T) {
 }
 
 func TestPostgreSQLUnderSystemd(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, "xfs")
 	d.superviseBySystemd()
 	d.playAllLevels("systemd", "xfs")

@@ -31,6 +31,7 @@ func (w *world) metricsText() string {
 // A thaw that is stuck behind something else keeps nobody from the daemon, and
 // is made good when it can be, whatever else the daemon waits for.
 func TestStuckFreezeKeepsNobodyFromTheDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	upper := w.nested()
 	w.configure(func(text string) string { return strings.Replace(text, "["+w.store+"]", "["+upper+"]", 1) })

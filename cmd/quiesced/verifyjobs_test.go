@@ -36,9 +36,7 @@ func (v *verifier) job(name, body string) {
 	v.t.Helper()
 	path := filepath.Join(v.dir, "vcap/jobs", name, "bin/quiesced/verify")
 	v.must(os.MkdirAll(filepath.Dir(path), 0o755))
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	v.must(os.WriteFile(path, []byte("#!/bin/sh\ndir="+v.dir+"\n"+body+"\n"), 0o755))
+	v.must(writeProgram(path, "#!/bin/sh\ndir="+v.dir+"\n"+body+"\n"))
 }
 
 func TestJobLooksAtTheSnapshotAndNotAtTheDisk(t *testing.T) {

@@ -200,7 +200,15 @@ case "$request" in
 	exit;;
 esac
 ` + body
-	w.must(os.WriteFile(w.cpi, []byte(text), 0o700))
+	w.must(writeProgram(w.cpi, text))
+}
+
+// writeProgram writes what is executed soon: no process that another test starts meanwhile
+// may inherit the file while it is written to.
+func writeProgram(path, text string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(text), 0o755)
 }
 
 // answered is the line that answers with a CID.

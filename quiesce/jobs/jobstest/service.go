@@ -42,6 +42,8 @@ func (s Service) Install(dir string) (string, error) {
 			return "", err
 		}
 	}
+	syscall.ForkLock.RLock() // no process that another test starts may inherit what is written to
+	defer syscall.ForkLock.RUnlock()
 	return path, os.WriteFile(path, []byte(s.program(dir)), 0o755)
 }
 

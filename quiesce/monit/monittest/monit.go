@@ -116,6 +116,8 @@ func (m *Monit) check(rc io.Writer, s Service) error {
 	if stop == "" {
 		stop = fmt.Sprintf("kill $(cat %q)", pidFile)
 	}
+	syscall.ForkLock.RLock() // no process that another test starts may inherit what is written to
+	defer syscall.ForkLock.RUnlock()
 	for name, text := range map[string]string{"start": start, "stop": stop} {
 		if err := os.WriteFile(m.script(s, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
 			return err
