@@ -66,8 +66,8 @@ func TestDiskThatIsTooSlowFailsTheRunBeforeTheFreeze(t *testing.T) {
 	w := newWorld(t, with("budgets: {pre_sync: 1s}\n"))
 	w.script("touch $dir/called\n" + answered("snap-1"))
 	w.start()
-	w.must(os.WriteFile(filepath.Join(w.store, "load"), make([]byte, 16<<20), 0o600))
 	throttle(w, 2<<20)
+	w.must(os.WriteFile(filepath.Join(w.store, "load"), make([]byte, 16<<20), 0o600))
 	r, report := w.take("--level", "freeze")
 	w.mustSay(r, exitFailed, "writing out took longer than budgets.pre_sync (1s)")
 	if len(report.Thaws) != 0 || w.exists("called") {
