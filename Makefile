@@ -7,11 +7,11 @@ BENCHSTAT     := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d
 FUZZTIME      ?= 30s
 BENCHCOUNT    ?= 7
 
-# Packages whose tests mostly wait for something: they are tested beside each other. The
-# others, which would overload a small machine, come one after the other.
-WAITING := ./agent ./agent/api ./agent/boshvm ./agent/diskcopy ./agent/httpapi ./agent/journal \
-  ./agent/natsapi ./agent/retention ./agent/schedule ./cmd/quiesce-cpi ./cpi ./cpi/front ./cpi/local \
-  ./quiesce/fscheck ./quiesce/jobs ./quiesce/monit
+# Packages whose tests mostly wait for something: they are tested beside each other, the
+# longest first. The others, which would overload a small machine, come one after the other.
+WAITING := ./agent ./quiesce/systemd ./quiesce/monit ./cpi/local ./quiesce/jobs ./quiesce/fscheck \
+  ./agent/api ./agent/boshvm ./agent/diskcopy ./agent/httpapi ./agent/journal ./agent/natsapi \
+  ./agent/retention ./agent/schedule ./cmd/quiesce-cpi ./cpi ./cpi/front
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
