@@ -61,14 +61,31 @@ func TestScriptNeverHasThePriorityOfTheDaemonWhichKeepsIt(t *testing.T) {
 	if got := s.read("sys/log/db/pre-stop.stdout.log"); got != want {
 		t.Errorf("got %q", got)
 	}
-	tasks, err := os.ReadDir("/proc/self/task")
-	must(t, err)
-	for _, task := range tasks {
-		tid, _ := strconv.Atoi(task.Name())
-		if got, err := unix.Getpriority(unix.PRIO_PROCESS, tid); err == nil && 20-got != ours {
-			t.Errorf("a thread of ours has niceness %d", 20-got)
+	// The thread that starts a script ends with that, but not at once.
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		others := otherNiceness(t, ours)
+		if len(others) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("threads of ours have niceness %v", others)
 		}
 	}
+}
+
+// otherNiceness is that of our threads which have another one than given.
+func otherNiceness(t *testing.T, given int) []int {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	must(t, err)
+	var others []int
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		if got, err := unix.Getpriority(unix.PRIO_PROCESS, tid); err == nil && 20-got != given {
+			others = append(others, 20-got)
+		}
+	}
+	return others
 }
 
 func niceness(t *testing.T) int {
