@@ -13,7 +13,7 @@ import (
 // How the tests are run; the Makefile passes what it is given.
 var (
 	campaign = flag.Int("campaign", 16, "how many random runs")
-	thin     = flag.Int("thin", 4, "of the cases with jobs that differ least, play every so manieth")
+	thin     = flag.Int("thin", 6, "of the cases with jobs that differ least, play every so manieth")
 	seed     = flag.Uint64("seed", 0, "seed of the first random run (default: the time)")
 )
 
