@@ -99,7 +99,7 @@ func (c *Config) delay() time.Duration {
 		return 0
 	}
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(c.Instance.Deployment + "/" + c.Instance.Job + "/" + c.Instance.ID + "/" + c.Instance.AgentID))
+	_, _ = h.Write([]byte(c.Instance.Deployment + "/" + c.Instance.who().String() + "/" + c.Instance.AgentID))
 	return (time.Duration(h.Sum64()>>1) % c.Schedule.Splay).Truncate(time.Second)
 }
 

@@ -45,18 +45,36 @@ func TestDaemonTakesSnapshotsBySchedule(t *testing.T) {
 }
 
 func TestInstancesPartOfTheSplayIsItsOwnAndStays(t *testing.T) {
+	for name, be := range map[string]func(i *InstanceConfig, number int){
+		"an instance with an id":  func(i *InstanceConfig, number int) { i.ID = fmt.Sprint("inst-", number) },
+		"one that has none":       func(i *InstanceConfig, number int) { i.Index = number },
+		"one of many deployments": func(i *InstanceConfig, number int) { i.Deployment = fmt.Sprint("db-", number) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := defaults()
+			c.Schedule.Splay = time.Hour
+			seen := map[time.Duration]bool{}
+			for number := range 50 {
+				be(&c.Instance, number)
+				first, again := c.delay(), c.delay()
+				if first != again || first < 0 || first >= time.Hour {
+					t.Errorf("the delay is %s, then %s", first, again)
+				}
+				seen[first] = true
+			}
+			if len(seen) < 40 {
+				t.Errorf("50 instances have %d delays", len(seen))
+			}
+		})
+	}
+}
+
+func TestInstancesPartOfTheSplayStaysWhenItsIndexChanges(t *testing.T) {
 	c := defaults()
 	c.Schedule.Splay = time.Hour
-	seen := map[time.Duration]bool{}
-	for i := range 50 {
-		c.Instance.ID = fmt.Sprint("inst-", i)
-		first, again := c.delay(), c.delay()
-		if first != again || first < 0 || first >= time.Hour {
-			t.Errorf("the delay is %s, then %s", first, again)
-		}
-		seen[first] = true
-	}
-	if len(seen) < 40 {
-		t.Errorf("50 instances have %d delays", len(seen))
+	c.Instance.ID = "inst-1"
+	before := c.delay()
+	if c.Instance.Index = 7; c.delay() != before {
+		t.Errorf("the delay was %s, and is %s", before, c.delay())
 	}
 }
