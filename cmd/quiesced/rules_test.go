@@ -26,10 +26,12 @@ type rules struct {
 	} `yaml:"groups"`
 }
 
-// idle is the state of a daemon that has done nothing yet.
+// idle is the state of a daemon that has done nothing yet, and has policies of retention.
 type idle struct{}
 
-func (idle) Status() (agent.Status, error)        { return agent.Status{}, nil }
+func (idle) Status() (agent.Status, error) {
+	return agent.Status{Retention: &agent.RetentionCounts{}}, nil
+}
 func (idle) Snapshots() ([]agent.Snapshot, error) { return nil, nil }
 func (idle) Reports(int) ([]agent.Report, error)  { return nil, nil }
 
