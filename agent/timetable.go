@@ -178,9 +178,10 @@ func (t Timetable) count(after, now time.Time) (newest time.Time, times int) {
 }
 
 // Next is when Tick has something to do, at most a while after now: a clock that is
-// set meanwhile is noticed by then.
+// set meanwhile is noticed by then, and what is dealt with is written between the runs of
+// a schedule that has one each minute.
 func (k *Timekeeper) Next(now time.Time) time.Time {
-	const awhile = time.Minute
+	const awhile = 30 * time.Second
 	next := now.Add(awhile)
 	for _, t := range k.Tables {
 		due := t.Times.Next(now.Add(-t.Delay)) // what is due now already has its Tick

@@ -103,16 +103,16 @@ func TestRunIsDelayedByTheInstancesPartOfTheSplay(t *testing.T) {
 	}
 }
 
-func TestTimekeeperIsToBeWokenForEachTimeAndEachMinute(t *testing.T) {
+func TestTimekeeperIsToBeWokenForEachTimeAndTwiceAMinute(t *testing.T) {
 	v := newTimedVM(t, "0 7 * * *", func(t *agent.Timetable) { t.Delay = 10 * time.Second })
 	v.boot(newYear)
 	seven := newYear.Add(7*time.Hour + 10*time.Second)
 	for now, want := range map[time.Time]time.Time{
-		newYear:                        newYear.Add(time.Minute),
-		seven.Add(-30 * time.Second):   seven,
+		newYear:                        newYear.Add(30 * time.Second),
+		seven.Add(-20 * time.Second):   seven,
 		seven.Add(-time.Millisecond):   seven,
-		seven:                          seven.Add(time.Minute),
-		seven.Add(1 * time.Nanosecond): seven.Add(time.Minute + time.Nanosecond),
+		seven:                          seven.Add(30 * time.Second),
+		seven.Add(1 * time.Nanosecond): seven.Add(30*time.Second + time.Nanosecond),
 	} {
 		if got := v.keep.Next(now); !got.Equal(want) {
 			t.Errorf("at %s it is woken at %s, want %s", now, got, want)
@@ -160,6 +160,25 @@ func TestRunIsSkippedWhileOtherWorkHasTheVM(t *testing.T) {
 	}
 	if !v.store.handled[agent.TriggerScheduled].Time.Equal(seven) {
 		t.Error("what was dealt with is not written")
+	}
+}
+
+func TestRunsOfEachMinuteThatWereTakenAreNotMissedAfterARestart(t *testing.T) {
+	v := newTimedVM(t, "* * * * *")
+	v.boot(newYear)
+	v.keep.Take = func(r agent.Request) error {
+		defer func() { v.busy = true }() // with that run
+		return v.take(r)
+	}
+	now := newYear
+	for now = v.keep.Next(now); now.Before(newYear.Add(time.Hour)); now = v.keep.Next(now) {
+		v.busy = false // since the run before has ended
+		v.keep.Tick(now)
+	}
+	v.busy = false
+	v.boot(now)
+	if s := v.scheduled(); len(v.taken) != 60 || s.Missed != 0 {
+		t.Errorf("%d taken; %+v", len(v.taken), s)
 	}
 }
 
