@@ -163,7 +163,7 @@ func (a *Agent) findDisks() {
 	}
 }
 
-// places are where the disks are mounted, by CID: those alone that can be written.
+// places are where the disks are mounted, by CID.
 func (a *Agent) places() map[string]Place {
 	disks, err := a.Settings.attached()
 	if err != nil {
@@ -180,13 +180,20 @@ func (a *Agent) places() map[string]Place {
 			continue // it is not mounted
 		}
 		for _, f := range on.Filesystems {
-			if (f.Configured || len(d.Mounts) == 0 && !f.Root) && f.PassedOver() == "" && f.Writable() == nil && !strings.HasPrefix(f.Path, "/proc/") {
+			if hasCopy(d, f) {
 				places[d.CID] = Place{Mount: f.Path, MountID: f.MountID}
 				break
 			}
 		}
 	}
 	return places
+}
+
+// hasCopy says whether a disk's copy belongs on a filesystem of it. It does where that is
+// read-only, as ext4 is after an error: then it is told of.
+func hasCopy(d quiesce.Disk, f quiesce.Filesystem) bool {
+	f.ReadOnly = false
+	return (f.Configured || len(d.Mounts) == 0 && !f.Root) && f.PassedOver() == "" && f.Writable() == nil && !strings.HasPrefix(f.Path, "/proc/")
 }
 
 // copyTo brings one disk's copy to what the catalogue is.

@@ -69,6 +69,20 @@ func TestDiskThatSomebodyFrozeHoldsUpItsCopyAlone(t *testing.T) {
 	w.eventually("a run can freeze again", func() bool { return w.run("take-snapshot", "--level", "freeze").code == exitOK })
 }
 
+// As a disk is after an error.
+func TestCopyOnADiskThatIsReadOnlyIsToldOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, copying)
+	w.script(answered("snap-1"))
+	w.start()
+	w.must(exec.Command("mount", "-o", "remount,ro", w.store).Run())
+	w.mustSay(w.run("take-snapshot", "--level", "none"), exitOK)
+	w.eventually("the status tells of the copy", func() bool {
+		return strings.Contains(w.run("status").out, "is not current: cannot write the catalogue's copy on")
+	})
+	w.mustSay(w.run("snapshots"), exitOK, "snap-1")
+}
+
 // childAtWork says whether a child of a daemon is at work on the disk.
 func (w *world) childAtWork() bool {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
