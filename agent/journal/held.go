@@ -1,10 +1,7 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/wire"
@@ -14,29 +11,16 @@ import (
 // and so in memory: it outlives the daemon and the loss of the journal.
 type HeldFile struct{ Path string }
 
+func (f HeldFile) file() file { return file{f.Path, "what is held of the jobs"} }
+
 // Put replaces the file whole.
-func (f HeldFile) Put(h agent.Held) error {
-	doc, err := wire.MarshalHeld(h)
-	if err == nil {
-		err = os.WriteFile(f.Path+".new", doc, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(f.Path+".new", f.Path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write what is held of the jobs: %w", err)
-	}
-	return nil
-}
+func (f HeldFile) Put(h agent.Held) error { return f.file().put(wire.MarshalHeld(h)) }
 
 // Get reads the file; without one nothing is held.
 func (f HeldFile) Get() (agent.Held, bool, error) {
-	doc, err := os.ReadFile(f.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return agent.Held{}, false, nil
-	}
-	if err != nil {
-		return agent.Held{}, false, fmt.Errorf("cannot read what is held of the jobs: %w", err)
+	doc, ok, err := f.file().get()
+	if !ok || err != nil {
+		return agent.Held{}, false, err
 	}
 	h, err := wire.UnmarshalHeld(doc)
 	if err != nil {
@@ -46,9 +30,4 @@ func (f HeldFile) Get() (agent.Held, bool, error) {
 }
 
 // Remove forgets it.
-func (f HeldFile) Remove() error {
-	if err := os.Remove(f.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot forget what was held of the jobs: %w", err)
-	}
-	return nil
-}
+func (f HeldFile) Remove() error { return f.file().remove() }

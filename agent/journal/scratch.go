@@ -2,10 +2,7 @@ package journal
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/quiesced/quiesced/agent"
@@ -14,6 +11,8 @@ import (
 
 // ScratchFile keeps which disk was made for a verification, in the state directory.
 type ScratchFile struct{ Path string }
+
+func (f ScratchFile) file() file { return file{f.Path, "which disk was made for a verification"} }
 
 type scratch struct {
 	Snapshot  string    `json:"snapshot_cid"`
@@ -33,28 +32,18 @@ func (f ScratchFile) Put(s agent.Scratch) error {
 	if s.Call != nil {
 		w.Dir, w.PID, w.StartTime = s.Call.Dir, s.Call.Process.PID, s.Call.Process.StartTime
 	}
-	doc, err := json.Marshal(w)
-	if err == nil {
-		err = writeDurably(f.Path, doc)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write which disk was made for a verification: %w", err)
-	}
-	return nil
+	return f.file().put(json.Marshal(w))
 }
 
 // Get reads the file; without one there is no such disk.
 func (f ScratchFile) Get() (agent.Scratch, bool, error) {
-	doc, err := os.ReadFile(f.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return agent.Scratch{}, false, nil
-	}
-	if err != nil {
-		return agent.Scratch{}, false, fmt.Errorf("cannot read which disk was made for a verification: %w", err)
+	doc, ok, err := f.file().get()
+	if !ok || err != nil {
+		return agent.Scratch{}, false, err
 	}
 	var w scratch
 	if err := json.Unmarshal(doc, &w); err != nil {
-		return agent.Scratch{}, false, fmt.Errorf("cannot read which disk was made for a verification: %s: %w", f.Path, err)
+		return agent.Scratch{}, false, fmt.Errorf("cannot read %s: %s: %w", f.file().what, f.Path, err)
 	}
 	s := agent.Scratch{Snapshot: w.Snapshot, Boot: w.Boot, Began: w.Began, Making: w.Making, Disk: w.Disk, Path: w.Path}
 	if w.Dir != "" {
@@ -64,9 +53,4 @@ func (f ScratchFile) Get() (agent.Scratch, bool, error) {
 }
 
 // Remove forgets it.
-func (f ScratchFile) Remove() error {
-	if err := os.Remove(f.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot forget which disk was made for a verification: %w", err)
-	}
-	return nil
-}
+func (f ScratchFile) Remove() error { return f.file().remove() }
