@@ -118,11 +118,7 @@ func (m *mover) awaitCall(ctx context.Context) error {
 	if call == nil || m.agent.CPI == nil {
 		return nil
 	}
-	process := call.Process
-	if call.Boot != bootID() {
-		process = cpi.Process{} // its pid may be anybody's now
-	}
-	left, err := m.agent.CPI.Reattach(call.Dir, process)
+	left, err := m.agent.CPI.Reattach(call.Dir, ofBoot(call.Boot, call.Process))
 	if err != nil {
 		return fmt.Errorf("cannot wait for the CPI: %w", err)
 	}

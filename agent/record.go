@@ -122,6 +122,14 @@ type Call struct {
 	Process cpi.Process
 }
 
+// ofBoot is a process of a boot, none where that is over: its pid may be anybody's now.
+func ofBoot(boot string, p cpi.Process) cpi.Process {
+	if boot != bootID() {
+		return cpi.Process{}
+	}
+	return p
+}
+
 // bootID distinguishes this boot's pids from another's.
 func bootID() string {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

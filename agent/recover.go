@@ -164,17 +164,13 @@ func (p *performer) adopt(left []guard.Recovered) {
 		client = &cpi.Client{}
 	}
 	for _, rec := range p.record.Calls {
-		process := rec.Process
-		if p.record.Boot != bootID() {
-			process = cpi.Process{} // its pid may be anybody's now
-		}
 		c := &call{disk: rec.DiskCID, sent: p.record.Started}
 		p.calls = append(p.calls, c)
 		if p.run.hold != nil {
 			p.adoptHolder(c)
 			continue
 		}
-		reattached, err := client.Reattach(rec.Dir, process)
+		reattached, err := client.Reattach(rec.Dir, ofBoot(p.record.Boot, rec.Process))
 		if c.err = err; err == nil {
 			c.process = reattached
 			p.await(c)

@@ -149,11 +149,7 @@ func (v *verification) settle(ctx context.Context) error {
 	if v.record.Call == nil {
 		return nil
 	}
-	process := v.record.Call.Process
-	if v.record.Boot != bootID() {
-		process = cpi.Process{} // its pid may be anybody's now
-	}
-	call, err := v.agent.CPI.Reattach(v.record.Call.Dir, process)
+	call, err := v.agent.CPI.Reattach(v.record.Call.Dir, ofBoot(v.record.Boot, v.record.Call.Process))
 	if err != nil {
 		return err
 	}
