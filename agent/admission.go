@@ -15,25 +15,30 @@ func (a *Agent) Take(ctx context.Context, r Request) (*Run, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r, wrong := a.Settings.completed(r)
-	gone := errors.As(wrong, new(*NotAttachedError)) // all else of the request is good
-	if wrong != nil && !gone {
+	r, err := a.Settings.completed(r)
+	if err != nil && !errors.As(err, new(*NotAttachedError)) {
 		a.observeRefusal(r)
-		return nil, wrong
+		return nil, err
 	}
 	a.admit.Lock()
 	defer a.admit.Unlock()
+	return a.admitLocked(r, err)
+}
+
+// admitLocked is Take of a request in which all is good but that its disk may not be
+// attached, which gone says.
+func (a *Agent) admitLocked(r Request, gone error) (*Run, error) {
 	if a.lifetime.Err() != nil {
 		return nil, &RefusedError{Err: ErrStopping}
 	}
 	if run, err := a.known(r); run != nil || err != nil { // its disk may have been detached since
 		return run, err
 	}
-	if gone {
+	if gone != nil {
 		if r.Lease == 0 { // a director asks for inactive disks, too
 			a.observeRefusal(r)
 		}
-		return nil, wrong
+		return nil, gone
 	}
 	if !a.Settings.Enabled {
 		return a.disabled(r), nil
