@@ -64,19 +64,11 @@ type Outcome string
 const (
 	OutcomeSucceeded  Outcome = "succeeded"
 	OutcomeFailed     Outcome = "failed"      // and everything was set going again
-	OutcomeNotResumed Outcome = "not_resumed" // failed, and something is still frozen
+	OutcomeNotResumed Outcome = "not_resumed" // failed, and something is still frozen, down or out of its place
 	OutcomeCancelled  Outcome = "cancelled"   // and everything was set going again
 	OutcomeRefused    Outcome = "refused"     // nothing was touched
 	OutcomeDisabled   Outcome = "disabled"    // enable_snapshots is false; nothing was touched
 )
-
-// Outcomes lists every outcome.
-func Outcomes() []Outcome {
-	return []Outcome{
-		OutcomeSucceeded, OutcomeFailed, OutcomeNotResumed,
-		OutcomeCancelled, OutcomeRefused, OutcomeDisabled,
-	}
-}
 
 // Report is what a run says of itself when it has ended.
 type Report struct {

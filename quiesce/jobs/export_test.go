@@ -27,6 +27,4 @@ func (l Layout) Cgroups() []string {
 	return all
 }
 
-var OwnCgroup = ownCgroup
-
 var CgroupMount = cgroupMount
