@@ -77,41 +77,52 @@ func (s *state) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. A journal that cannot be read is
 // missing series and a counted error, not a failed scrape.
 func (s *state) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	count := func(d *prometheus.Desc, n int, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-	}
 	if status, err := s.Status(); err == nil {
-		gauge(busyDesc, number(status.Work != ""))
-		gauge(stuckDesc, float64(len(status.Stuck)))
-		gauge(notGoingDesc, float64(len(status.NotGoing)))
-		gauge(yieldedDesc, number(!status.Yielded.IsZero()))
-		gauge(enabledDesc, number(status.Enabled))
-		gauge(verifiedDesc, instant(status.LastVerified))
-		gauge(scratchDesc, number(status.Verification != nil && status.Verification.Left != ""))
-		count(redeletedDesc, status.Redeletes.Tried)
-		count(notDeletedDesc, status.Redeletes.Failed)
-		if r := status.Retention; r != nil {
-			count(retiredDesc, r.Deleted)
-			count(notRetiredDesc, r.Failed)
-			gauge(retentionDesc, instant(r.Last))
-		}
-		gauge(outdatedDesc, float64(outdated(status.Copies)))
-		count(notCopiedDesc, status.CopiesFailed)
-		for _, one := range status.Scheduled {
-			trigger := string(one.Trigger)
-			gauge(nextDesc, instant(one.Next), trigger)
-			gauge(lastDesc, instant(one.Last), trigger)
-			count(missedDesc, one.Missed, trigger)
-			count(skippedDesc, one.Skipped, trigger)
-		}
+		series(ch).status(status)
 	}
-	all, err := s.Snapshots()
-	if err != nil {
-		return
+	if all, err := s.Snapshots(); err == nil {
+		series(ch).snapshots(all)
 	}
+}
+
+// series is where one scrape's go.
+type series chan<- prometheus.Metric
+
+func (s series) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	s <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (s series) count(d *prometheus.Desc, n int, labels ...string) {
+	s <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (s series) status(status agent.Status) {
+	s.gauge(busyDesc, number(status.Work != ""))
+	s.gauge(stuckDesc, float64(len(status.Stuck)))
+	s.gauge(notGoingDesc, float64(len(status.NotGoing)))
+	s.gauge(yieldedDesc, number(!status.Yielded.IsZero()))
+	s.gauge(enabledDesc, number(status.Enabled))
+	s.gauge(verifiedDesc, instant(status.LastVerified))
+	s.gauge(scratchDesc, number(status.Verification != nil && status.Verification.Left != ""))
+	s.count(redeletedDesc, status.Redeletes.Tried)
+	s.count(notDeletedDesc, status.Redeletes.Failed)
+	if r := status.Retention; r != nil {
+		s.count(retiredDesc, r.Deleted)
+		s.count(notRetiredDesc, r.Failed)
+		s.gauge(retentionDesc, instant(r.Last))
+	}
+	s.gauge(outdatedDesc, float64(outdated(status.Copies)))
+	s.count(notCopiedDesc, status.CopiesFailed)
+	for _, one := range status.Scheduled {
+		trigger := string(one.Trigger)
+		s.gauge(nextDesc, instant(one.Next), trigger)
+		s.gauge(lastDesc, instant(one.Last), trigger)
+		s.count(missedDesc, one.Missed, trigger)
+		s.count(skippedDesc, one.Skipped, trigger)
+	}
+}
+
+func (s series) snapshots(all []agent.Snapshot) {
 	type kind struct {
 		clean bool
 		state agent.SnapshotState
@@ -121,10 +132,10 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		found[kind{one.Clean, one.State}]++
 	}
 	unresolved := agent.SnapshotUnresolved
-	gauge(unresolvedDesc, float64(found[kind{false, unresolved}]+found[kind{true, unresolved}]))
+	s.gauge(unresolvedDesc, float64(found[kind{false, unresolved}]+found[kind{true, unresolved}]))
 	for _, clean := range []bool{false, true} {
 		for _, state := range []agent.SnapshotState{agent.SnapshotKnown, agent.SnapshotDeleting} {
-			gauge(snapshotsDesc, float64(found[kind{clean, state}]), strconv.FormatBool(clean), string(state))
+			s.gauge(snapshotsDesc, float64(found[kind{clean, state}]), strconv.FormatBool(clean), string(state))
 		}
 	}
 }
