@@ -55,37 +55,20 @@ type machine struct {
 // checked prints that a configuration is good, what was found of the VM, and what a
 // freeze of its disks would be about.
 func (g *globals) checked(c *Config, vm *foundVM) error {
-	disks, err := c.disks()
+	m, err := c.machine()
 	if err != nil {
 		return err
 	}
-	survey, err := quiesce.System{}.Survey()
-	if err != nil {
-		return err
-	}
-	on, err := survey.Filesystems(disks)
-	if err != nil {
-		return err
-	}
-	m := machine{Config: g.config, OK: true, BOSH: vm, Filesystems: []wire.Filesystem{}, Notes: []string{}}
-	rows := [][]string{}
-	for _, f := range on.Filesystems {
-		if why := f.PassedOver(); why != "" {
-			m.Notes = append(m.Notes, why)
-			continue
-		}
-		m.Filesystems = append(m.Filesystems, wire.FromFilesystem(f))
-		rows = append(rows, []string{f.Path, f.Type, strings.Join(f.Devices, ", "), strings.Join(f.Disks, ", ")})
-	}
-	m.Notes = append(m.Notes, on.Notes...)
-	if note := c.retentionNote(); note != "" {
-		m.Notes = append(m.Notes, note)
-	}
+	m.Config, m.BOSH = g.config, vm
 	if g.json {
 		return g.document(m)
 	}
 	if vm != nil {
 		vm.show(g.terminal)
+	}
+	rows := [][]string{}
+	for _, f := range m.Filesystems {
+		rows = append(rows, []string{f.Mount, f.Type, strings.Join(f.Devices, ", "), strings.Join(f.Disks, ", ")})
 	}
 	g.table([]string{"Frozen", "Type", "Devices", "Disks"}, rows)
 	for _, note := range m.Notes {
@@ -93,6 +76,35 @@ func (g *globals) checked(c *Config, vm *foundVM) error {
 	}
 	g.printf("\n%s is good\n", g.config)
 	return nil
+}
+
+// machine looks at what a freeze of every disk would be about.
+func (c *Config) machine() (machine, error) {
+	m := machine{OK: true, Filesystems: []wire.Filesystem{}, Notes: []string{}}
+	disks, err := c.disks()
+	if err != nil {
+		return m, err
+	}
+	survey, err := quiesce.System{}.Survey()
+	if err != nil {
+		return m, err
+	}
+	on, err := survey.Filesystems(disks)
+	if err != nil {
+		return m, err
+	}
+	for _, f := range on.Filesystems {
+		if why := f.PassedOver(); why != "" {
+			m.Notes = append(m.Notes, why)
+			continue
+		}
+		m.Filesystems = append(m.Filesystems, wire.FromFilesystem(f))
+	}
+	m.Notes = append(m.Notes, on.Notes...)
+	if note := c.retentionNote(); note != "" {
+		m.Notes = append(m.Notes, note)
+	}
+	return m, nil
 }
 
 // checkMachine compares the configuration with the machine: what it finds would
