@@ -111,27 +111,13 @@ func (g *globals) printSteps(steps []string) {
 // printRestore prints the report of a restore.
 func (g *globals) printRestore(r wire.Report) {
 	g.printf("\nrestore %s of snapshot %s\n", r.ID, r.Restore.Snapshot)
-	for _, phase := range agent.RestorePhases() {
-		if took := span(r.Seconds[string(phase)]); took != "" {
-			g.printf("  %-12s %s\n", phase, took)
-		}
-	}
-	for _, note := range r.Notes {
-		g.printf("Note: %s\n", note)
-	}
+	g.printCourse(r, agent.RestorePhases())
 	if r.Error != "" {
 		g.printf("\n%s\n", r.Error)
 	}
 	g.printf("\n%s\n", placeOf(*r.Restore))
 	g.printSteps(r.Restore.Steps)
-	verdict, failed := verdicts[agent.Outcome(r.Outcome)]
-	switch {
-	case !failed:
-		verdict = "Succeeded"
-	case r.Yielded:
-		verdict = "Failed; jobs are left to the director as they are"
-	}
-	g.printf("\n%s\n", verdict)
+	g.printf("\n%s\n", lastWords(r))
 }
 
 // placeOf says which disk is in the place of the persistent one, and where the other is.

@@ -173,7 +173,19 @@ func (g *globals) printReport(r wire.Report) {
 	}
 	g.table([]string{"Disk CID", "Snapshot CID", "Clean", "Took"}, rows)
 	g.printf("\nrun %s: asked for level %s, reached %s\n", r.ID, r.Asked, r.Reached)
-	for _, phase := range agent.ReportedPhases() {
+	g.printCourse(r, agent.ReportedPhases())
+	if r.Reason != "" {
+		g.printf("not clean: %s\n", r.Reason)
+	}
+	if r.Error != "" {
+		g.printf("\n%s\n", r.Error)
+	}
+	g.printf("\n%s\n", lastWords(r))
+}
+
+// printCourse prints how long the phases of a run took, and what there is to know of it.
+func (g *globals) printCourse(r wire.Report, phases []agent.Phase) {
+	for _, phase := range phases {
 		if took := span(r.Seconds[string(phase)]); took != "" {
 			g.printf("  %-12s %s\n", phase, took)
 		}
@@ -181,22 +193,20 @@ func (g *globals) printReport(r wire.Report) {
 	for _, note := range r.Notes {
 		g.printf("Note: %s\n", note)
 	}
-	if r.Reason != "" {
-		g.printf("not clean: %s\n", r.Reason)
-	}
-	if r.Outcome == string(agent.OutcomeSucceeded) {
-		g.printf("\nSucceeded\n")
-		return
-	}
-	verdict := verdicts[agent.Outcome(r.Outcome)]
-	if r.Yielded {
-		verdict = "Failed; jobs are left to the director as they are"
-	}
-	g.printf("\n%s\n\n%s\n", r.Error, verdict)
 }
 
-// verdicts are the last words about a run that did not succeed.
+// lastWords are those about a run that has ended.
+func lastWords(r wire.Report) string {
+	outcome := agent.Outcome(r.Outcome)
+	if r.Yielded && outcome != agent.OutcomeSucceeded {
+		return "Failed; jobs are left to the director as they are"
+	}
+	return verdicts[outcome]
+}
+
+// verdicts are what the outcomes mean.
 var verdicts = map[agent.Outcome]string{
+	agent.OutcomeSucceeded:  "Succeeded",
 	agent.OutcomeFailed:     "Failed; everything was set going again",
 	agent.OutcomeCancelled:  "Cancelled; everything was set going again",
 	agent.OutcomeRefused:    "Refused; nothing was touched",
