@@ -80,18 +80,33 @@ func (g *globals) printStatus(s api.Status) {
 	} else {
 		g.printf("Now        %s %s, for %s\n", s.Work, s.Phase, time.Since(*s.Since).Round(time.Millisecond))
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Doing)) {
+		g.printf("           %s: %s\n", name, s.Doing[name])
+	}
 	if s.Last != nil {
 		g.printf("Last run   %s %s, %s%s\n", s.Last.ID, s.Last.Outcome, timestamp(s.Last.Ended), cleanWord(*s.Last))
 	}
 	if s.Restored != nil {
 		g.printf("Restored   %s %s\n", timestamp(s.Restored.Ended), placeOf(*s.Restored.Restore))
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Doing)) {
-		g.printf("           %s: %s\n", name, s.Doing[name])
-	}
 	if s.Yielded != nil {
 		g.printf("Yielded    the director has the jobs to itself since %s\n", timestamp(*s.Yielded))
 	}
+	g.printUpkeep(s)
+	for _, what := range s.NotGoing {
+		g.printf("NOT GOING AGAIN: %s\n", what)
+	}
+	for _, id := range s.Unsaved {
+		g.printf("NOT RECORDED yet: run %s\n", id)
+	}
+	for _, what := range s.Stuck {
+		g.printf("NOT THAWED: %s\n", what)
+	}
+	g.printf("Version    %s\n", s.Version)
+}
+
+// printUpkeep prints what the daemon does by itself.
+func (g *globals) printUpkeep(s api.Status) {
 	for _, one := range s.Scheduled {
 		g.printf("Schedule   %s\n", scheduleLine(one))
 	}
@@ -112,16 +127,6 @@ func (g *globals) printStatus(s api.Status) {
 			g.printf("Copy       of the catalogue on disk %s is not current: %s\n", c.DiskCID, c.Error)
 		}
 	}
-	for _, what := range s.NotGoing {
-		g.printf("NOT GOING AGAIN: %s\n", what)
-	}
-	for _, id := range s.Unsaved {
-		g.printf("NOT RECORDED yet: run %s\n", id)
-	}
-	for _, what := range s.Stuck {
-		g.printf("NOT THAWED: %s\n", what)
-	}
-	g.printf("Version    %s\n", s.Version)
 }
 
 func scheduleLine(s api.Scheduled) string {
