@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/quiesced/quiesced/agent"
 )
 
 // TestMatrixOfRestoresThatGoBack has the service not run on the restored data, and the
@@ -41,12 +39,8 @@ func TestMatrixOfRestoresThatGoBack(t *testing.T) {
 // before the disk of before is put back.
 func (b *restoreBed) goBack(t *testing.T, act func() error) {
 	t.Helper()
-	cid, err := b.snapshot()
-	if err := errors.Join(err, b.refuse(), b.arm("going-back")); err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = errors.Join(b.awaitHit("going-back", patience), act(), os.Remove(filepath.Join(b.points, "going-back.hit")))
+	b.heldAt(t, "going-back", b.refuse)
+	err := errors.Join(act(), os.Remove(filepath.Join(b.points, "going-back.hit")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,17 +66,10 @@ func TestACPIThatDoesNotExchangeTheDisksBackIsAskedAgainLater(t *testing.T) {
 func TestWhatOutlivedARebootBesideTheSocketIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err := errors.Join(err, b.arm("before-unmount"), b.arm("swapped")); err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = b.awaitHit("before-unmount", patience)
-	old, readErr := os.ReadFile(b.path("run", "jobs-held.json"))
-	err = errors.Join(err, readErr, os.Remove(filepath.Join(b.points, "before-unmount.hit")), b.awaitHit("swapped", patience))
-	_ = b.daemon.Process.Kill()
-	<-b.ended
-	b.letGo()
+	b.heldAt(t, "before-unmount", func() error { return b.arm("swapped") })
+	old, err := os.ReadFile(b.path("run", "jobs-held.json"))
+	err = errors.Join(err, os.Remove(filepath.Join(b.points, "before-unmount.hit")), b.awaitHit("swapped", patience))
+	b.cutOff()
 	stale := regexp.MustCompile(`"boot":"[^"]*"`).ReplaceAll(old, []byte(`"boot":"the one before"`))
 	err = errors.Join(err, os.WriteFile(b.path("run", "jobs-held.json"), stale, 0o600), b.start(), b.answers())
 	if err != nil {

@@ -15,10 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api"
 	"github.com/quiesced/quiesced/agent/httpapi"
-	"github.com/quiesced/quiesced/agent/wire"
 	"github.com/quiesced/quiesced/quiesce/jobs"
 	"github.com/quiesced/quiesced/quiesce/loopfs"
 	"github.com/quiesced/quiesced/quiesce/monit"
@@ -284,50 +282,6 @@ func (b *restoreBed) runs() bool {
 		}
 	}
 	return true
-}
-
-// snapshot takes one of the version that there is, and writes the next.
-func (b *restoreBed) snapshot() (cid string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	id, err := b.vm.client.Take(ctx, agent.Request{Level: agent.LevelFreeze, Wait: true})
-	if err != nil {
-		return "", err
-	}
-	report, err := b.vm.client.Report(ctx, id)
-	if err != nil || !report.Clean {
-		return "", fmt.Errorf("no clean snapshot: %+v: %w", report, err)
-	}
-	return report.Disks[0].SnapshotCID, b.write()
-}
-
-// begin asks for a restore. Nobody waits for the answer: the daemon may be killed before.
-func (b *restoreBed) begin(cid, id string) {
-	b.id = id
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, _ = b.vm.client.Restore(ctx, agent.RestoreRequest{CID: cid, ID: id})
-	}()
-}
-
-// kill kills the daemon and starts another.
-func (b *restoreBed) kill() error {
-	_ = b.daemon.Process.Kill()
-	<-b.ended
-	return b.start()
-}
-
-// report waits for that of a restore.
-func (b *restoreBed) report(id string) (wire.Report, error) {
-	found, err := b.reports(id, patience)
-	if err != nil || len(found) != 1 {
-		return wire.Report{}, fmt.Errorf("there are %d reports of the restore: %w", len(found), err)
-	}
-	if found[0].Restore == nil {
-		return wire.Report{}, fmt.Errorf("the report is no restore's: %+v", found[0])
-	}
-	return found[0], nil
 }
 
 // other is the version that an image holds of which nobody has anything mounted.

@@ -165,15 +165,8 @@ func TestMatrixOfRestoreFaults(t *testing.T) {
 func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err == nil {
-		err = b.arm("swapped")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = errors.Join(b.awaitHit("swapped", patience), exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", b.store).Run())
+	b.heldAt(t, "swapped")
+	err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", b.store).Run()
 	b.letGo()
 	report, reportErr := b.report(b.id)
 	if err := errors.Join(err, reportErr); err != nil {
@@ -201,12 +194,8 @@ func TestADiskThatIsNotInItsPlaceIsTriedAgain(t *testing.T) {
 func TestARestoreThatIsSettledByALaterTryIsOne(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err := errors.Join(err, b.arm("swapped")); err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = errors.Join(b.awaitHit("swapped", patience), fails("attach_disk")(b))
+	cid := b.heldAt(t, "swapped")
+	err := fails("attach_disk")(b)
 	b.letGo()
 	report, reportErr := b.report(b.id)
 	if err := errors.Join(err, reportErr); err != nil || report.Outcome != "not_resumed" || report.Restore.Side != "" {
@@ -238,12 +227,8 @@ func (b *restoreBed) lose() error {
 func TestARestoreGoesOnWithTheOneDiskThatIsLeft(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err := errors.Join(err, b.arm("swapped")); err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = errors.Join(b.awaitHit("swapped", patience), b.lose())
+	b.heldAt(t, "swapped")
+	err := b.lose()
 	b.letGo()
 	report, reportErr := b.report(b.id)
 	if err := errors.Join(err, reportErr, eventually("the services run", b.runs)); err != nil {
@@ -261,13 +246,9 @@ func TestARestoreGoesOnWithTheOneDiskThatIsLeft(t *testing.T) {
 func TestADiskIsPutInItsPlaceWhereTheStateDirectoryIsFull(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err := errors.Join(err, b.arm("swapped")); err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
+	b.heldAt(t, "swapped")
 	runs := b.path("state", "runs")
-	err = errors.Join(b.awaitHit("swapped", patience), exec.Command("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", runs).Run())
+	err := exec.Command("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", runs).Run()
 	b.letGo()
 	report, reportErr := b.report(b.id)
 	if err := errors.Join(err, reportErr, exec.Command("umount", runs).Run()); err != nil || report.Outcome != "succeeded" {

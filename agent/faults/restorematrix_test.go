@@ -185,15 +185,8 @@ func TestMatrixOfRestoresAndReboots(t *testing.T) {
 		t.Run(fmt.Sprintf("at %s, mounted by then: %v", c.point, c.fstab), func(t *testing.T) {
 			t.Parallel()
 			b := pool.borrow(t)
-			cid, err := b.snapshot()
-			if err == nil {
-				err = b.arm(c.point)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.begin(cid, agent.NewID())
-			if err := errors.Join(b.awaitHit(c.point, patience), b.reboot(c.fstab)); err != nil {
+			b.heldAt(t, c.point)
+			if err := b.reboot(c.fstab); err != nil {
 				t.Fatal(err)
 			}
 			report, err := b.report(b.id)
@@ -207,9 +200,7 @@ func TestMatrixOfRestoresAndReboots(t *testing.T) {
 
 // reboot loses what a reboot does.
 func (b *restoreBed) reboot(fstab bool) error {
-	_ = b.daemon.Process.Kill()
-	<-b.ended
-	b.letGo()
+	b.cutOff()
 	var errs []error
 	if len(b.mounts()) > 0 {
 		errs = append(errs, loopfs.Unmount(b.store))
@@ -231,19 +222,9 @@ func (b *restoreBed) reboot(fstab bool) error {
 func TestARestoreSurvivesTheLossOfTheStateDirectory(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err == nil {
-		err = b.arm("swapped")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	err = b.awaitHit("swapped", patience)
-	_ = b.daemon.Process.Kill()
-	<-b.ended
-	b.letGo()
-	if err := errors.Join(err, os.RemoveAll(b.path("state")), b.start(), b.answers()); err != nil {
+	b.heldAt(t, "swapped")
+	b.cutOff()
+	if err := errors.Join(os.RemoveAll(b.path("state")), b.start(), b.answers()); err != nil {
 		t.Fatal(err)
 	}
 	report, err := b.report(b.id)
@@ -258,17 +239,7 @@ func TestARestoreSurvivesTheLossOfTheStateDirectory(t *testing.T) {
 func TestADirectorThatTakesTheJobsGetsTheDisk(t *testing.T) {
 	t.Parallel()
 	b := newRestoreBeds(t).borrow(t)
-	cid, err := b.snapshot()
-	if err == nil {
-		err = b.arm("unmounted")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.begin(cid, agent.NewID())
-	if err := b.awaitHit("unmounted", patience); err != nil {
-		t.Fatal(err)
-	}
+	b.heldAt(t, "unmounted")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	yielded := make(chan error, 1)
