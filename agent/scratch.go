@@ -25,6 +25,19 @@ type Scratch struct {
 	Path     string // where it is attached, "" as long as that is not known
 }
 
+// ofThisBoot is what the record tells still: after a reboot no call is under way, and what
+// is where the disk was may be another one.
+func (s Scratch) ofThisBoot() Scratch {
+	if s.Boot == bootID() {
+		return s
+	}
+	s.Boot, s.Path = bootID(), ""
+	if s.Call != nil {
+		s.Call = &Call{Dir: s.Call.Dir}
+	}
+	return s
+}
+
 // ScratchStore keeps the one that there is across restarts.
 type ScratchStore interface {
 	Put(Scratch) error
@@ -149,7 +162,7 @@ func (v *verification) settle(ctx context.Context) error {
 	if v.record.Call == nil {
 		return nil
 	}
-	call, err := v.agent.CPI.Reattach(v.record.Call.Dir, ofBoot(v.record.Boot, v.record.Call.Process))
+	call, err := v.agent.CPI.Reattach(v.record.Call.Dir, v.record.Call.Process)
 	if err != nil {
 		return err
 	}
@@ -186,7 +199,7 @@ func (v *verification) learn(ctx context.Context, call *cpi.Call) error {
 // more is as it should be.
 func (v *verification) removeDisk(ctx context.Context) error {
 	client, disk := v.client(), v.record.Disk
-	if v.record.Path != "" && v.record.Boot == bootID() {
+	if v.record.Path != "" {
 		if err := fscheck.Forget(ctx, v.record.Path); err != nil {
 			v.agent.Log.Warn("partitions are left", "disk", disk, "error", err)
 		}
@@ -221,7 +234,7 @@ func (a *Agent) recoverScratch() {
 		a.Log.Error("cannot tell whether a verification has left a disk", "error", err)
 		return
 	}
-	v := &verification{agent: a, record: record, since: record.Began}
+	v := &verification{agent: a, record: record.ofThisBoot(), since: record.Began}
 	if !ok {
 		_ = os.RemoveAll(v.dir()) // of a call that was not recorded, and so not made
 		return
