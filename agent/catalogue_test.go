@@ -15,6 +15,7 @@ import (
 	"github.com/quiesced/quiesced/agent"
 	"github.com/quiesced/quiesced/agent/api/apitest"
 	"github.com/quiesced/quiesced/agent/journal"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // brokenJournal takes nothing while its disk is full.
@@ -164,7 +165,7 @@ func thousands(t testing.TB, n int) *agent.Agent {
 	if err := j.Write(c); err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(agent.Parts{Journal: j, Scratch: journal.ScratchFile{Path: dir + "/verification"}, Supervised: agent.Supervised{Held: journal.HeldFile{Path: dir + "/held"}}, Log: slog.New(slog.DiscardHandler)})
+	a := agent.New(agent.Parts{Journal: j, Scratch: journal.ScratchFile{Path: dir + "/verification"}, Supervised: agent.Supervised{Scripts: &jobs.Runner{}, Held: journal.HeldFile{Path: dir + "/held"}}, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(a.Close)
 	if err := a.Recover(nil, nil); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,11 @@ func (a *Agent) Recover(left []guard.Recovered, unread error) error {
 		return a.journalFailed(err)
 	}
 	a.recoverScratch()
-	records = a.recoverHeld(records, a.heldBefore(records), left)
+	held := a.heldBefore(records)
+	if held == nil { // for a plan, which holds nothing yet, jobs are asked by scripts, too
+		a.endLeft(func(text string) { a.Log.Warn(text) })
+	}
+	records = a.recoverHeld(records, held, left)
 	for _, r := range records {
 		if r.Report == nil {
 			a.takeUp(r, nil, left)

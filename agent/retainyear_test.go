@@ -23,6 +23,7 @@ import (
 	"github.com/quiesced/quiesced/agent/schedule"
 	"github.com/quiesced/quiesced/cpi"
 	"github.com/quiesced/quiesced/quiesce"
+	"github.com/quiesced/quiesced/quiesce/jobs"
 )
 
 // year is a VM in a year of synthetic time, with the real agent, journal, timekeeper and
@@ -131,7 +132,7 @@ func (y *year) boot() {
 			Disks:   []quiesce.Disk{{CID: "disk-1"}},
 			Budgets: agent.Budgets{Snapshot: time.Minute},
 		},
-		Supervised: agent.Supervised{Held: journal.HeldFile{Path: filepath.Join(y.dir, "held.json")}},
+		Supervised: agent.Supervised{Scripts: &jobs.Runner{}, Held: journal.HeldFile{Path: filepath.Join(y.dir, "held.json")}},
 		Journal:    y.records,
 		Scratch:    journal.ScratchFile{Path: filepath.Join(y.dir, "scratch.json")},
 		Freezer:    &quiesce.Freezer{},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,5 +277,37 @@ func TestLockWithoutLockScriptsIsAFreeze(t *testing.T) {
 	w.mustSay(r, exitOK)
 	if report.Asked != "lock" || report.Reached != "freeze" || !report.Clean || !strings.Contains(strings.Join(report.Notes, "\n"), "no job has a lock script") {
 		t.Errorf("got %+v", report)
+	}
+}
+
+// A plan holds nothing that the next daemon would find, and asks jobs by scripts all the same.
+func TestScriptThatADeadDaemonHadAskedForAPlanIsEnded(t *testing.T) {
+	t.Parallel()
+	w := newJobsWorld(t, []monittest.Service{sleeper(t, "db")})
+	w.bin("db", jobs.Metadata, "echo $$ >"+w.dir+"/pid; mv "+w.dir+"/pid "+w.dir+"/asked; while [ -e "+w.dir+" ]; do sleep 0.05; done")
+	w.start()
+	end := w.begin("take-snapshot", "--level", "lock")
+	w.eventually("the job is asked", func() bool { return w.exists("asked") })
+	pid, err := os.ReadFile(filepath.Join(w.dir, "asked"))
+	w.must(err)
+	process := filepath.Join("/proc", strings.TrimSpace(string(pid)))
+	group, err := os.ReadFile(filepath.Join(process, "cgroup"))
+	w.must(err)
+	_, path, _ := strings.Cut(string(group), "0::")
+	groups := slices.DeleteFunc([]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}, func(at string) bool {
+		_, err := os.Stat(filepath.Join(at, strings.TrimSpace(path)))
+		return err != nil
+	})
+	if !strings.Contains(path, "/quiesced-script:") || len(groups) != 1 {
+		t.Fatalf("it has no control group of its own: %q", group)
+	}
+	w.kill()
+	end()
+	w.start()
+	if text, _ := os.ReadFile(filepath.Join(process, "stat")); len(text) > 0 && !strings.Contains(string(text), ") Z ") {
+		t.Errorf("it is at work still: %s", text)
+	}
+	if _, err := os.Stat(filepath.Join(groups[0], strings.TrimSpace(path))); err == nil {
+		t.Error("its control group is left")
 	}
 }
