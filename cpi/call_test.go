@@ -65,7 +65,7 @@ func TestTheEnvironmentIsTheDirectors(t *testing.T) {
 }
 
 func TestArmWaitsForACPIThatIsSlowToLoad(t *testing.T) {
-	c, dir := newClient(t, `until [ -e $D/go ]; do sleep 0.01; done; touch $D/loaded; cat >/dev/null; printf '`+good+`'`)
+	c, dir := newClient(t, `until [ -e $D/go ] || [ ! -e $D ]; do sleep 0.01; done; touch $D/loaded; cat >/dev/null; printf '`+good+`'`)
 	call, _ := prepare(t, c)
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -177,7 +177,7 @@ func TestAnAbortedCallSeesARequestCutShort(t *testing.T) {
 }
 
 func TestAbortKillsACPIThatIgnoresItsInput(t *testing.T) {
-	c, _ := newClient(t, "trap '' TERM; while :; do sleep 0.1; done")
+	c, _ := newClient(t, "trap '' TERM; while [ -e $D ]; do sleep 0.1; done")
 	call, _ := prepare(t, c)
 	call.Abort()
 	_, err := call.Wait(withPatience(t))
@@ -242,7 +242,7 @@ func TestALeftoverChildThatHoldsStdoutDelaysNothing(t *testing.T) {
 }
 
 func TestTheEndOfAWaitLeavesTheCPIAtWork(t *testing.T) {
-	c, dir := newClient(t, `cat >/dev/null; until [ -e $D/go ]; do sleep 0.01; done; printf '`+good+`'`)
+	c, dir := newClient(t, `cat >/dev/null; until [ -e $D/go ] || [ ! -e $D ]; do sleep 0.01; done; printf '`+good+`'`)
 	call, _ := prepare(t, c)
 	if err := call.Send(); err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func orphan(t *testing.T, c *cpi.Client, sends string) (string, cpi.Process) {
 }
 
 func TestANewDaemonWaitsForTheCPIOfADeadOne(t *testing.T) {
-	c, dir := newClient(t, `cat >/dev/null; until [ -e $D/go ]; do sleep 0.01; done; printf '`+good+`'`)
+	c, dir := newClient(t, `cat >/dev/null; until [ -e $D/go ] || [ ! -e $D ]; do sleep 0.01; done; printf '`+good+`'`)
 	out, p := orphan(t, c, "yes")
 	call, err := c.Reattach(out, p)
 	if err != nil {
@@ -102,7 +102,7 @@ func TestACPIWhoseDaemonDiedBeforeSendCannotAct(t *testing.T) {
 }
 
 func TestAReattachedCPICanBeKilled(t *testing.T) {
-	c, _ := newClient(t, `cat >/dev/null; trap '' TERM; while :; do sleep 0.1; done`)
+	c, _ := newClient(t, `cat >/dev/null; trap '' TERM; while [ -e $D ]; do sleep 0.1; done`)
 	out, p := orphan(t, c, "yes")
 	call, err := c.Reattach(out, p)
 	if err != nil {

@@ -101,7 +101,7 @@ func TestDryRunShowsWhatWouldBeDoneToJobs(t *testing.T) {
 func TestStatusShowsWhatIsDoneToEachJob(t *testing.T) {
 	t.Parallel()
 	w := newJobsWorld(t, []monittest.Service{sleeper(t, "db")})
-	w.bin("db", jobs.PostStop, "touch "+w.dir+"/called\nuntil [ -e "+w.dir+"/go ]; do sleep 0.02; done")
+	w.bin("db", jobs.PostStop, "touch "+w.dir+"/called\nuntil [ -e "+w.dir+"/go ] || [ ! -e "+w.dir+" ]; do sleep 0.02; done")
 	w.start()
 	end := w.begin("take-snapshot", "--level", "stop")
 	w.eventually("post-stop is at work", func() bool { return w.exists("called") })

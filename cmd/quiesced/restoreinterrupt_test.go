@@ -16,7 +16,7 @@ case "$request" in
 *'"arguments":["",""]'*) # it is asked what it can do: for the plan, and when the restore begins
 	if [ -e `+w.dir+`/planned ]; then
 		touch `+w.dir+`/called
-		while ! [ -e `+w.dir+`/go ]; do sleep 0.01; done
+		until [ -e `+w.dir+`/go ] || [ ! -e `+w.dir+` ]; do sleep 0.01; done
 	fi
 	touch `+w.dir+`/planned;;
 esac

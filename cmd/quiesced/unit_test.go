@@ -33,7 +33,7 @@ type unit struct {
 func newUnit(t *testing.T, dropIn func(*unit) string, change ...func(string) string) *unit {
 	t.Helper()
 	w := newWorld(t)
-	w.script("cid=$(cat $dir/cid)\ntouch $dir/called\nuntil [ -e $dir/go ]; do sleep 0.02; done\n" +
+	w.script("cid=$(cat $dir/cid)\ntouch $dir/called\nuntil [ -e $dir/go ] || [ ! -e $dir ]; do sleep 0.02; done\n" +
 		`printf '{"result":"%s","error":null,"log":""}\n' $cid` + "\n")
 	return bootUnit(w, dropIn, change...)
 }

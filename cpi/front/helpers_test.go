@@ -248,7 +248,7 @@ func (s *stand) signal(t *testing.T, name string) {
 }
 
 // await is what a script waits with for a file.
-const await = `await() { until [ -e "$D/$1" ]; do sleep 0.02; done; }` + "\n"
+const await = `await() { until [ -e "$D/$1" ] || [ ! -e "$D" ]; do sleep 0.02; done; }` + "\n"
 
 func (s *stand) read(t *testing.T, name string) string {
 	t.Helper()

@@ -21,7 +21,7 @@ var started = map[string]string{
 	"one that has forgotten its environment": "setsid env -i sh -c 'echo $$ > DIR/pid; sleep 8; touch DIR/late' &",
 }
 
-const begun = "\nuntil [ -s DIR/pid ]; do sleep 0.05; done; "
+const begun = "\nuntil [ -s DIR/pid ] || [ ! -e DIR ]; do sleep 0.05; done; "
 
 func TestNothingOfAScriptHappensAfterItsBudget(t *testing.T) {
 	for name, text := range started {
@@ -65,7 +65,7 @@ func (s *site) wantEnded() {
 }
 
 func TestServiceThatAScriptHasStartedLivesOn(t *testing.T) {
-	const service = "setsid sh -c 'echo $$ > DIR/pid; until [ -e DIR/speak ]; do sleep 0.05; done; echo speaking; echo $$ >DIR/spoke; sleep 600' &"
+	const service = "setsid sh -c 'echo $$ > DIR/pid; until [ -e DIR/speak ] || [ ! -e DIR ]; do sleep 0.05; done; echo speaking; echo $$ >DIR/spoke; sleep 600' &"
 	t.Run("and its output is logged", func(t *testing.T) {
 		s := newSite(t)
 		must(t, s.run(s.script("db", jobs.PostStart, service+begun+"exit 0")))

@@ -38,7 +38,7 @@ func (s *site) wantLeft(want ...jobs.Script) {
 	}
 }
 
-const service = "setsid sh -c 'echo $$ > DIR/service; sleep 600' >/dev/null 2>&1 & until [ -s DIR/service ]; do sleep 0.05; done; "
+const service = "setsid sh -c 'echo $$ > DIR/service; sleep 600' >/dev/null 2>&1 & until [ -s DIR/service ] || [ ! -e DIR ]; do sleep 0.05; done; "
 
 func TestScriptsOfADeadDaemonAreEnded(t *testing.T) {
 	s, other := newSite(t), newSite(t)
@@ -67,7 +67,7 @@ func TestScriptsOfADeadDaemonAreEnded(t *testing.T) {
 
 func TestWhatAScriptHasStartedIsEndedAlsoIfItHasEndedItselfMeanwhile(t *testing.T) {
 	s := newSite(t)
-	a := s.script("a", jobs.Lock, service+"echo $$ > DIR/script; until [ -e DIR/end ]; do sleep 0.05; done")
+	a := s.script("a", jobs.Lock, service+"echo $$ > DIR/script; until [ -e DIR/end ] || [ ! -e DIR ]; do sleep 0.05; done")
 	s.left(exec.Command(os.Args[0], "daemon", s.root, jobs.Lock), "script", "service")
 	write(t, s.root+"/end", "")
 	eventually(t, func() bool { return !alive(s.pid("script")) }, "the script does not end")
@@ -79,7 +79,7 @@ func TestWhatAScriptHasStartedIsEndedAlsoIfItHasEndedItselfMeanwhile(t *testing.
 
 func TestControlGroupOfAScriptThatHasEndedMeanwhileIsRemoved(t *testing.T) {
 	s := newSite(t)
-	s.script("a", jobs.Lock, "echo $$ > DIR/script; until [ -e DIR/end ]; do sleep 0.05; done")
+	s.script("a", jobs.Lock, "echo $$ > DIR/script; until [ -e DIR/end ] || [ ! -e DIR ]; do sleep 0.05; done")
 	s.left(exec.Command(os.Args[0], "daemon", s.root, jobs.Lock), "script")
 	write(t, s.root+"/end", "")
 	eventually(t, func() bool { return !alive(s.pid("script")) }, "the script does not end")

@@ -54,7 +54,8 @@ type Daemon struct {
 }
 
 // script is the CPI. It notes every request, waits while there is a file
-// "hold-METHOD", and answers what is in "answer-METHOD" where that is there.
+// "hold-METHOD" and the test that waits for it, and answers what is in "answer-METHOD"
+// where that is there.
 const script = `#!/bin/sh
 cd '%s' || exit 1
 request=$(cat)
@@ -69,7 +70,7 @@ case $request in
 *) exit 1 ;; # cut short
 esac
 printf '%%s\n' "$request" >> "requests-$method"
-while [ -e "hold-$method" ]; do sleep 0.02; done
+while [ -e "hold-$method" ] && [ -e /proc/%d ]; do sleep 0.02; done
 if [ -e "answer-$method" ]; then cat "answer-$method"; exit; fi
 case $method in
 info) result='{"api_version":2,"stemcell_formats":[]}' ;;
@@ -136,7 +137,7 @@ func start(t testing.TB, mount string, binary *guard.Binary, s jobs.Supervisor, 
 	d := &Daemon{dir: filepath.Join(dir, "cpi"), Mount: mount}
 	must(t, os.Mkdir(d.dir, 0o700))
 	executable := filepath.Join(d.dir, "cpi")
-	writeProgram(t, executable, fmt.Sprintf(script, d.dir))
+	writeProgram(t, executable, fmt.Sprintf(script, d.dir, os.Getpid()))
 
 	settings := agent.Settings{
 		Enabled:  true,
