@@ -177,11 +177,16 @@ func (m *mover) takeOut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, m.agent.Settings.Budgets.Stop, errOverStop)
+	defer cancel()
 	if err := disk.Unmount(ctx); err != nil {
 		return err
 	}
 	return m.detach(ctx, m.disk.Disk)
 }
+
+// errOverResume is why a mount was ended.
+var errOverResume = errors.New("it took longer than its budget (budgets.resume)")
 
 // putIn mounts the persistent disk where and as it was, if it is not.
 func (m *mover) putIn(ctx context.Context) error {
@@ -199,6 +204,8 @@ func (m *mover) putIn(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit("before-mount")
+	ctx, cancel := context.WithTimeoutCause(ctx, m.agent.Settings.Budgets.Resume, errOverResume)
+	defer cancel()
 	if err := disk.Mount(ctx); err != nil {
 		return fmt.Errorf("cannot mount disk %q: %w", m.disk.Disk, err)
 	}

@@ -193,7 +193,7 @@ func Try(ctx context.Context, path string, mounts []Mount) error {
 		return ErrSameID
 	}
 	cmd := exec.CommandContext(ctx, "mount", "-t", first.Type, "-o", options, path, first.Point)
-	if err := execute(cmd, syscall.CLONE_NEWNS); err != nil {
+	if err := execute(ctx, cmd, syscall.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot mount the disk aside: %w", err)
 	}
 	return awaitFree(ctx, path, time.Now().Add(patience)) // the namespace ends a little later

@@ -29,6 +29,14 @@ const blockSize = 1 << 20
 // Differ finds a difference between two disks, neither of which is mounted. It reads
 // both until there is one, or ctx ends: the error has its cause.
 func Differ(ctx context.Context, one, other string) (Difference, error) {
+	d, err := bounded(ctx, func() (Difference, error) { return differ(ctx, one, other) })
+	if err != nil && !errors.Is(err, ErrSame) {
+		err = fmt.Errorf("cannot compare the disks %q and %q: %w", one, other, err)
+	}
+	return d, err
+}
+
+func differ(ctx context.Context, one, other string) (Difference, error) {
 	if id, err := subvolumeID(one); err == nil {
 		otherID, err := subvolumeID(other)
 		if err == nil && id == otherID {
@@ -51,7 +59,7 @@ func Differ(ctx context.Context, one, other string) (Difference, error) {
 		y, errB := readBlock(b, at)
 		switch err := errors.Join(errA, errB, context.Cause(ctx)); {
 		case err != nil:
-			return Difference{}, fmt.Errorf("cannot compare the disks %q and %q: %w", one, other, err)
+			return Difference{}, err
 		case !bytes.Equal(x, y):
 			return Difference{at, sum(x), sum(y)}, nil
 		case len(x) == 0:

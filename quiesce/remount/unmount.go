@@ -143,16 +143,16 @@ func awaitFree(ctx context.Context, device string, deadline time.Time) error {
 
 // run runs a program. Its error has what the program printed.
 func run(ctx context.Context, name string, args ...string) error {
-	return execute(exec.CommandContext(ctx, name, args...), 0)
+	return execute(ctx, exec.CommandContext(ctx, name, args...), 0)
 }
 
 // execute runs a program with clone(2)'s flags.
-func execute(cmd *exec.Cmd, flags uintptr) error {
+func execute(ctx context.Context, cmd *exec.Cmd, flags uintptr) error {
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: flags}
 	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := bounded(ctx, cmd.CombinedOutput)
 	if err == nil {
 		return nil
 	}
@@ -160,4 +160,32 @@ func execute(cmd *exec.Cmd, flags uintptr) error {
 		return fmt.Errorf("%s (%w)", said, err)
 	}
 	return fmt.Errorf("%s: %w", cmd.Args[0], err)
+}
+
+// grace is what is waited beyond a context's end. What was ended then is held up in the
+// kernel, and ends when it can.
+const grace = 2 * time.Second
+
+// bounded does what the kernel may hold up, and waits for it little longer than ctx lasts.
+func bounded[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		value, err := do()
+		ended <- result{value, err}
+	}()
+	var r result
+	select {
+	case r = <-ended:
+	case <-ctx.Done():
+		select {
+		case r = <-ended:
+		case <-time.After(grace):
+			r.err = fmt.Errorf("it is held up in the kernel: %w", context.Cause(ctx))
+		}
+	}
+	return r.value, r.err
 }
